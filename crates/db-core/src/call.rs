@@ -1,0 +1,79 @@
+//! What travels beside an operation: the caller's wishes for one call.
+
+use crate::Fingerprint;
+use std::panic::Location;
+use tokio::time::Instant;
+
+/// How long a call is expected to take. The class chooses a call's limits; it never changes what runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum QueryClass {
+    /// Single-row look-ups.
+    Instant,
+    /// Indexed queries.
+    Fast,
+    /// Most queries.
+    #[default]
+    Normal,
+    /// Reports and aggregations.
+    Slow,
+    /// Bulk work.
+    Batch,
+    /// A class that the application defined in its configuration, by name.
+    Custom(&'static str),
+}
+
+impl QueryClass {
+    /// The name under which the class is configured and reported.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Instant => "instant",
+            Self::Fast => "fast",
+            Self::Normal => "normal",
+            Self::Slow => "slow",
+            Self::Batch => "batch",
+            Self::Custom(name) => name,
+        }
+    }
+}
+
+/// The caller's wishes for one call, passed by reference through every layer.
+///
+/// A layer that needs other values for one attempt copies the call; it never writes to the caller's.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Call {
+    /// Expected duration; default [`QueryClass::Normal`].
+    pub class: QueryClass,
+    /// The instant at which the caller stops caring, over waiting for a lease, retries and execution together.
+    pub deadline: Option<Instant>,
+    /// Where the caller made the call, for reports about who holds a lease.
+    pub site: Option<&'static Location<'static>>,
+    /// The statement that the call runs, when it is one.
+    pub statement: Option<Fingerprint>,
+}
+
+impl Call {
+    /// A call that names its caller's source line.
+    #[track_caller]
+    pub fn here() -> Self {
+        Self {
+            site: Some(Location::caller()),
+            ..Self::default()
+        }
+    }
+
+    /// The same call with a deadline; an earlier deadline that is already set stays.
+    #[must_use]
+    pub fn with_deadline(mut self, deadline: Instant) -> Self {
+        self.deadline = Some(self.deadline.map_or(deadline, |set| set.min(deadline)));
+        self
+    }
+
+    /// The same call in another class.
+    #[must_use]
+    pub fn with_class(mut self, class: QueryClass) -> Self {
+        self.class = class;
+        self
+    }
+}

@@ -1,0 +1,373 @@
+//! One error for the whole stack, lossless both ways with [`sqlx::Error`].
+
+use crate::{Fingerprint, QueryClass, SqlState};
+use sqlx::{
+    error::DatabaseError,
+    postgres::{PgDatabaseError, PgSeverity},
+};
+use std::{fmt, io, panic::Location, sync::Arc, time::Duration};
+
+/// The stack's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong, told apart by what is known to have happened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The server said no: the statement, and the transaction it was in, had no effect.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+
+    /// The wire broke.
+    #[error("connection lost {sent}: {source}")]
+    Network {
+        /// What the server may have seen.
+        sent: Sent,
+        /// The driver's error.
+        #[source]
+        source: Box<sqlx::Error>,
+    },
+
+    /// No lease was to be had.
+    #[error(transparent)]
+    Acquire(Box<AcquireError>),
+
+    /// The transaction can't be committed.
+    #[error(transparent)]
+    Aborted(#[from] TransactionAborted),
+
+    /// COMMIT was sent and its answer never came: the transaction may have been committed.
+    #[error("the outcome of COMMIT is unknown: {source}")]
+    CommitUnknown {
+        /// Why the answer never came.
+        #[source]
+        source: Box<Error>,
+    },
+
+    /// Settings that can't be used.
+    #[error(transparent)]
+    Config(#[from] crate::config::InvalidConfig),
+
+    /// Any other error of the driver: a row that was not there, a value that did not decode, an argument that did
+    /// not encode.
+    #[error(transparent)]
+    Client(sqlx::Error),
+}
+
+/// An error message of the server.
+#[derive(Debug)]
+pub struct ServerError {
+    state: SqlState,
+    fatal: bool,
+    source: Box<dyn DatabaseError>,
+}
+
+impl ServerError {
+    /// The SQLSTATE.
+    pub fn state(&self) -> SqlState {
+        self.state
+    }
+
+    /// FATAL or PANIC: the server has ended the session.
+    pub fn is_fatal(&self) -> bool {
+        self.fatal
+    }
+
+    /// The server's routine that raised the error, where the server said.
+    pub fn routine(&self) -> Option<&str> {
+        self.source
+            .try_downcast_ref::<PgDatabaseError>()
+            .and_then(PgDatabaseError::routine)
+    }
+
+    /// The driver's error.
+    pub fn database_error(&self) -> &dyn DatabaseError {
+        &*self.source
+    }
+}
+
+impl fmt::Display for ServerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (SQLSTATE {})", self.source.message(), self.state)
+    }
+}
+
+impl std::error::Error for ServerError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(self.source.as_error())
+    }
+}
+
+impl From<Box<dyn DatabaseError>> for ServerError {
+    fn from(source: Box<dyn DatabaseError>) -> Self {
+        let postgres = source.try_downcast_ref::<PgDatabaseError>();
+        Self {
+            state: SqlState::from_code(source.code().as_deref().unwrap_or_default()),
+            fatal: postgres.is_some_and(|e| matches!(e.severity(), PgSeverity::Fatal | PgSeverity::Panic)),
+            source,
+        }
+    }
+}
+
+/// What the server may have seen of a statement when the wire broke.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// Nothing: it did not run.
+    No,
+    /// Perhaps all of it: it may have run.
+    Maybe,
+}
+
+impl fmt::Display for Sent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::No => "before the statement was sent",
+            Self::Maybe => "after the statement may have run",
+        })
+    }
+}
+
+/// Why there was no lease.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub struct AcquireError {
+    /// The reason.
+    pub failure: AcquireFailure,
+    /// How long the caller waited.
+    pub waited: Duration,
+    /// Connections open at that moment, leased or idle.
+    pub size: u32,
+    /// The most connections that the pool may open.
+    pub max: u32,
+    /// Callers that were still waiting.
+    pub waiting: u32,
+    /// The longest holders of a lease, longest first; at most 5.
+    pub holders: Vec<Holder>,
+    /// The last failed attempt to open a connection, if the pool could not grow for that reason.
+    #[source]
+    pub cause: Option<Arc<ConnectFailure>>,
+}
+
+impl AcquireError {
+    /// An error with nothing known but its reason.
+    pub fn new(failure: AcquireFailure, waited: Duration) -> Self {
+        Self {
+            failure,
+            waited,
+            size: 0,
+            max: 0,
+            waiting: 0,
+            holders: Vec::new(),
+            cause: None,
+        }
+    }
+}
+
+impl fmt::Display for AcquireError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "no connection after {:?}: {}", self.waited, self.failure)?;
+        if let Some(cause) = &self.cause {
+            write!(f, ": {cause}")?;
+        }
+        if matches!(self.failure, AcquireFailure::TimedOut | AcquireFailure::QueueFull) {
+            write!(
+                f,
+                " ({} of {} connections open, {} callers waiting)",
+                self.size, self.max, self.waiting
+            )?;
+            for (i, holder) in self.holders.iter().enumerate() {
+                write!(f, "{}{holder}", if i == 0 { "; held by " } else { ", " })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The reason why there was no lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AcquireFailure {
+    /// Every connection stayed in use until the caller's limit.
+    #[error("the pool is exhausted")]
+    TimedOut,
+    /// As many callers are waiting as may wait.
+    #[error("the queue for connections is full")]
+    QueueFull,
+    /// The server can't be reached or does not answer.
+    #[error("the database is down")]
+    Down,
+    /// The server has no room for another connection (SQLSTATE 53300).
+    #[error("the server has too many connections")]
+    TooManyConnections,
+    /// The server refuses this user, password, database or encryption; trying again would not help.
+    #[error("the server refuses the connection settings")]
+    Refused,
+    /// The pool is closed or closing.
+    #[error("the pool is closed")]
+    Closed,
+}
+
+/// A failed attempt to open a connection, shared by all callers that it concerns.
+#[derive(Debug, thiserror::Error)]
+#[error("{source}")]
+pub struct ConnectFailure {
+    /// What it means for an acquire.
+    pub failure: AcquireFailure,
+    /// The driver's error.
+    #[source]
+    pub source: sqlx::Error,
+}
+
+impl ConnectFailure {
+    /// Classifies the driver's error.
+    pub fn new(source: sqlx::Error) -> Self {
+        let failure = match &source {
+            sqlx::Error::Database(error) => match SqlState::from_code(error.code().as_deref().unwrap_or_default()) {
+                SqlState::TooManyConnections => AcquireFailure::TooManyConnections,
+                state if state.is_configuration_fault() => AcquireFailure::Refused,
+                _ => AcquireFailure::Down,
+            },
+            sqlx::Error::Tls(_) | sqlx::Error::Configuration(_) => AcquireFailure::Refused,
+            _ => AcquireFailure::Down,
+        };
+        Self { failure, source }
+    }
+
+    /// Whether another attempt with the same settings may succeed.
+    pub fn is_transient(&self) -> bool {
+        self.failure != AcquireFailure::Refused
+    }
+}
+
+/// Who holds a lease.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Holder {
+    /// Where the lease was asked for.
+    pub site: Option<&'static Location<'static>>,
+    /// The statement that it was asked for, if the stack runs it.
+    pub statement: Option<Fingerprint>,
+    /// The class of the call.
+    pub class: QueryClass,
+    /// How long it has been held.
+    pub held: Duration,
+    /// The server's process for it, once known.
+    pub backend_pid: Option<i32>,
+}
+
+impl Holder {
+    /// A holder of which nothing more is known.
+    pub fn new(class: QueryClass, held: Duration) -> Self {
+        Self {
+            site: None,
+            statement: None,
+            class,
+            held,
+            backend_pid: None,
+        }
+    }
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.site {
+            Some(site) => write!(f, "{}:{}", site.file(), site.line())?,
+            None => write!(f, "an unnamed caller")?,
+        }
+        write!(f, " for {:.1?}", self.held)
+    }
+}
+
+/// Why a transaction can't be committed. It has been, or will be, rolled back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TransactionAborted {
+    /// A statement in it failed and was not rolled back to a savepoint: the server would answer COMMIT with ROLLBACK.
+    #[error("the transaction is aborted: a statement in it failed ({0}); nothing was committed")]
+    StatementFailed(SqlState),
+    /// A statement in it was dropped half-way, so that its effect is unknown.
+    #[error("the transaction is aborted: a statement in it was cancelled; nothing was committed")]
+    StatementCancelled,
+    /// It ended on the server without our COMMIT or ROLLBACK.
+    #[error("the transaction was ended by a statement inside it; nothing more was committed")]
+    EndedInside,
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        match error {
+            sqlx::Error::Database(source) => Self::Server(source.into()),
+            sqlx::Error::Io(io) if io.get_ref().is_some_and(|inner| inner.is::<Error>()) => {
+                match io.into_inner().map(|inner| inner.downcast::<Error>()) {
+                    Some(Ok(own)) => *own,
+                    _ => unreachable!("checked by the guard"),
+                }
+            }
+            source @ (sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed) => Self::Network {
+                sent: Sent::Maybe,
+                source: Box::new(source),
+            },
+            source @ sqlx::Error::Tls(_) => Self::Network {
+                sent: Sent::No,
+                source: Box::new(source),
+            },
+            other => Self::Client(other),
+        }
+    }
+}
+
+/// Own variants travel inside [`sqlx::Error::Io`], since a caller that knows only sqlx must treat them as such:
+/// no row was read, and another try may succeed. [`Error::from`] finds them again.
+impl From<Error> for sqlx::Error {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Server(ServerError { source, .. }) => Self::Database(source),
+            Error::Client(source) => source,
+            own => {
+                let kind = own.io_kind();
+                Self::Io(io::Error::new(kind, own))
+            }
+        }
+    }
+}
+
+impl Error {
+    /// The SQLSTATE, when the server said no.
+    pub fn sqlstate(&self) -> Option<SqlState> {
+        match self {
+            Self::Server(server) => Some(server.state),
+            _ => None,
+        }
+    }
+
+    /// The stack's error inside a driver's error, without taking it.
+    pub fn find(error: &sqlx::Error) -> Option<&Self> {
+        match error {
+            sqlx::Error::Io(io) => io.get_ref()?.downcast_ref(),
+            _ => None,
+        }
+    }
+
+    fn io_kind(&self) -> io::ErrorKind {
+        match self {
+            Self::Network { source, .. } => match &**source {
+                sqlx::Error::Io(io) => io.kind(),
+                _ => io::ErrorKind::InvalidData,
+            },
+            Self::Acquire(acquire) => match acquire.failure {
+                AcquireFailure::TimedOut => io::ErrorKind::TimedOut,
+                AcquireFailure::QueueFull => io::ErrorKind::QuotaExceeded,
+                AcquireFailure::Down | AcquireFailure::TooManyConnections => io::ErrorKind::ConnectionRefused,
+                AcquireFailure::Refused => io::ErrorKind::PermissionDenied,
+                AcquireFailure::Closed => io::ErrorKind::NotConnected,
+            },
+            _ => io::ErrorKind::Other,
+        }
+    }
+}
+
+impl From<AcquireError> for Error {
+    fn from(error: AcquireError) -> Self {
+        Self::Acquire(Box::new(error))
+    }
+}

@@ -1,0 +1,195 @@
+//! What the layers tell about themselves. No layer knows who listens.
+
+use crate::{AcquireFailure, QueryClass};
+use std::{
+    fmt,
+    panic::Location,
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+/// Why the pool closed a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum CloseReason {
+    /// It reached its (jittered) lifetime.
+    Lifetime,
+    /// It was idle for longer than the pool keeps connections.
+    Idle,
+    /// It did not answer when it was tested after an idle time.
+    Invalid,
+    /// Its wire broke, or the server ended the session.
+    Broken,
+    /// It could not be made clean in time after a caller abandoned it.
+    Quarantine,
+    /// The pool was made smaller.
+    Shrunk,
+    /// The pool closed.
+    Closed,
+    /// It belongs to an older epoch of its endpoint.
+    Epoch,
+    /// The caller took it out of the pool for good.
+    Detached,
+}
+
+impl CloseReason {
+    /// Every reason, in the order of [`CloseReason::index`].
+    pub const ALL: [Self; 9] = [
+        Self::Lifetime,
+        Self::Idle,
+        Self::Invalid,
+        Self::Broken,
+        Self::Quarantine,
+        Self::Shrunk,
+        Self::Closed,
+        Self::Epoch,
+        Self::Detached,
+    ];
+
+    /// A small number for tables of counters.
+    pub fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The name under which it is reported.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Lifetime => "lifetime",
+            Self::Idle => "idle",
+            Self::Invalid => "invalid",
+            Self::Broken => "broken",
+            Self::Quarantine => "quarantine",
+            Self::Shrunk => "shrunk",
+            Self::Closed => "closed",
+            Self::Epoch => "epoch",
+            Self::Detached => "detached",
+        }
+    }
+}
+
+/// How quarantine ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaseOutcome {
+    /// Clean again and back in use.
+    Reused,
+    /// Closed.
+    Closed,
+}
+
+/// Something that happened in the stack.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// A connection was opened.
+    Connected {
+        /// From the first byte to a session that is set up.
+        took: Duration,
+    },
+    /// An attempt to open a connection failed.
+    ConnectFailed {
+        /// What it means for callers.
+        failure: AcquireFailure,
+        /// The driver's message.
+        message: Arc<str>,
+        /// When the next attempt is made.
+        retry_in: Option<Duration>,
+    },
+    /// A connection was closed.
+    Closed {
+        /// Why.
+        reason: CloseReason,
+        /// How old it was.
+        age: Duration,
+    },
+    /// A caller waited for a lease for longer than `slow_acquire`.
+    SlowAcquire {
+        /// How long.
+        waited: Duration,
+        /// Whether it got one in the end.
+        served: bool,
+        /// Where it asked.
+        site: Option<&'static Location<'static>>,
+        /// The class of its call.
+        class: QueryClass,
+    },
+    /// A caller got no lease.
+    AcquireFailed {
+        /// Why.
+        failure: AcquireFailure,
+        /// How long it waited.
+        waited: Duration,
+        /// Where it asked.
+        site: Option<&'static Location<'static>>,
+    },
+    /// In observe mode: a caller would have been refused.
+    WouldRefuse {
+        /// Why.
+        failure: AcquireFailure,
+    },
+    /// A lease that was abandoned with work in flight, or was touched raw, has been dealt with.
+    Quarantined {
+        /// How it ended.
+        outcome: LeaseOutcome,
+        /// Whether work was in flight, or only the session state unknown.
+        in_flight: bool,
+        /// How long it took.
+        took: Duration,
+    },
+    /// The settings were swapped.
+    Reloaded,
+    /// The pool has closed.
+    PoolClosed {
+        /// Leases that were still out at the end of the drain limit.
+        still_out: u32,
+    },
+}
+
+/// Is told what happens. Called inline, some events on the path of a query: be quick, never block.
+pub trait Observer: Send + Sync + 'static {
+    /// Something happened.
+    fn event(&self, event: &Event);
+}
+
+/// The observers of one stack, shared by its layers. Costs one relaxed load per event when nobody listens.
+#[derive(Clone, Default)]
+pub struct Observers(Arc<Registry>);
+
+#[derive(Default)]
+struct Registry {
+    any: AtomicBool,
+    list: RwLock<Arc<[Arc<dyn Observer>]>>,
+}
+
+impl Observers {
+    /// Adds an observer for as long as the stack lives.
+    pub fn add(&self, observer: Arc<dyn Observer>) {
+        let mut list = self.0.list.write().unwrap_or_else(PoisonError::into_inner);
+        *list = list.iter().cloned().chain([observer]).collect();
+        self.0.any.store(true, Ordering::Release);
+    }
+
+    /// Whether anybody listens.
+    pub fn any(&self) -> bool {
+        self.0.any.load(Ordering::Relaxed)
+    }
+
+    /// Tells everybody; the event is built only if somebody listens.
+    pub fn tell(&self, event: impl FnOnce() -> Event) {
+        if self.any() {
+            let list = self.0.list.read().unwrap_or_else(PoisonError::into_inner).clone();
+            let event = event();
+            for observer in list.iter() {
+                observer.event(&event);
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Observers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Observers").field("any", &self.any()).finish()
+    }
+}

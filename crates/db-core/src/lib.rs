@@ -1,0 +1,44 @@
+//! The words of db-stack: what to run, what to run it on, and what can go wrong.
+//!
+//! An [`Operation`] knows what to do with a PostgreSQL connection and can do it again. It walks down a stack of
+//! [`Service`] layers (seam 1: *what to run*) to [`Run`], which takes a lease from a [`Source`] (seam 2: *what to
+//! run it on*). This crate holds the vocabulary and no policy: every other `db-*` crate depends on it and never on
+//! a sibling, and it does no I/O of its own.
+//!
+//! ```no_run
+//! use db_core::{Call, Error, Run, Service, Statement};
+//!
+//! # async fn example(pool: sqlx::PgPool) -> Result<(), Error> {
+//! let stack = Run(pool); // a plain `PgPool` is a source; wrap layers around this service
+//! let count = Statement::all("SELECT count(*) FROM orders WHERE account = $1")?;
+//! let rows = stack.call(&Call::default(), &count).await?.rows;
+//! # let _ = rows; Ok(()) }
+//! ```
+
+mod call;
+pub mod config;
+mod error;
+mod event;
+mod facts;
+mod operation;
+mod rows;
+mod run;
+mod service;
+mod source;
+mod sqlstate;
+mod statement;
+
+pub use call::{Call, QueryClass};
+pub use error::{
+    AcquireError, AcquireFailure, ConnectFailure, Error, Holder, Result, Sent, ServerError, TransactionAborted,
+};
+pub use event::{CloseReason, Event, LeaseOutcome, Observer, Observers};
+pub use facts::{FactsCache, Fingerprint, StatementFacts, StatementKind, TableName};
+pub use operation::{Footprint, Operation};
+pub use rows::{Handoff, Rows, Step};
+pub use run::Run;
+pub use service::{Service, ServiceFn, service_fn};
+pub use source::{Lease, LeaseState, Source};
+pub use sqlstate::{SqlState, SqlStateClass};
+pub use statement::{Replay, Statement, Want};
+pub use tower_layer::{Layer, layer_fn};

@@ -1,0 +1,37 @@
+//! Something that can be done to a connection, and done again.
+
+use crate::Result;
+use sqlx::PgConnection;
+use std::future::Future;
+
+/// What an operation may leave behind on the connection when it has finished.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Footprint {
+    /// Nothing: no open transaction, no session setting, no lock, no cursor.
+    None,
+    /// Anything: the lease is verified and reset before another caller gets it.
+    #[default]
+    Session,
+}
+
+/// Knows what to do with a connection and can do it again: one statement, or a whole transaction.
+///
+/// `run` is given a connection that is idle and outside any transaction. When its future is dropped half-way, the
+/// lease under it is made clean or closed before anybody else gets it; an implementation needs no clean-up of its own.
+pub trait Operation: Send + Sync {
+    /// What a finished run yields.
+    type Output: Send;
+
+    /// Runs once on `conn`. Called again for each attempt.
+    fn run(&self, conn: &mut PgConnection) -> impl Future<Output = Result<Self::Output>> + Send;
+
+    /// What a finished run may leave on the connection. The default trusts nothing.
+    fn footprint(&self) -> Footprint {
+        Footprint::Session
+    }
+
+    /// Whether another run can still replace this one; false once a row has been handed to the caller.
+    fn replayable(&self) -> bool {
+        true
+    }
+}

@@ -1,0 +1,82 @@
+//! Seam 2: what to run it on.
+
+use crate::{Call, Error, Result};
+use sqlx::{PgConnection, PgPool, Postgres, pool::PoolConnection};
+use std::{future::Future, ops::DerefMut, sync::Arc};
+
+/// How an operation left its lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaseState {
+    /// Idle, outside a transaction, session unchanged: the next caller may have it as it is.
+    Clean,
+    /// Alive, but with a transaction or session state that has to be checked and reset first.
+    Verify,
+    /// The wire is broken or out of step: close it.
+    Broken,
+}
+
+impl LeaseState {
+    /// The state in which a failed operation leaves its lease.
+    pub fn after(error: &Error) -> Self {
+        match error {
+            Error::Server(server) if !server.is_fatal() => Self::Clean,
+            Error::Server(_) | Error::Network { .. } => Self::Broken,
+            // Nothing is known about how far the driver got: the next use must find out.
+            _ => Self::Verify,
+        }
+    }
+}
+
+/// A connection in use.
+///
+/// Mutable access through `DerefMut` is *raw* access: whoever has `&mut PgConnection` can leave anything behind, so
+/// a lease that was touched that way is verified on its way back. The stack's own operations use [`Lease::start`]
+/// and [`Lease::settle`] instead, which cost no such trip.
+pub trait Lease: DerefMut<Target = PgConnection> + Send {
+    /// The connection for one operation of the stack. Until [`Lease::settle`] the lease counts as having work in
+    /// flight: dropped in between, it goes through quarantine.
+    fn start(&mut self) -> &mut PgConnection {
+        &mut *self
+    }
+
+    /// Says how the operation left the connection.
+    fn settle(&mut self, state: LeaseState) {
+        let _ = state;
+    }
+}
+
+/// Hands out leases.
+///
+/// A dropped `acquire` future loses nothing: a lease already assigned to it goes to the next waiter.
+pub trait Source: Send + Sync {
+    /// A connection in use; dropping it gives it back.
+    type Lease: Lease;
+
+    /// Waits for a lease, at most until the call's deadline or the source's own limit.
+    fn acquire(&self, call: &Call) -> impl Future<Output = Result<Self::Lease>> + Send;
+}
+
+impl<S: Source> Source for Arc<S> {
+    type Lease = S::Lease;
+
+    fn acquire(&self, call: &Call) -> impl Future<Output = Result<S::Lease>> + Send {
+        S::acquire(self, call)
+    }
+}
+
+impl Lease for PoolConnection<Postgres> {
+    fn settle(&mut self, state: LeaseState) {
+        if state == LeaseState::Broken {
+            self.close_on_drop();
+        }
+    }
+}
+
+/// An unmodified sqlx pool is a source, so that every layer works around it.
+impl Source for PgPool {
+    type Lease = PoolConnection<Postgres>;
+
+    async fn acquire(&self, _: &Call) -> Result<Self::Lease> {
+        Ok(PgPool::acquire(self).await?)
+    }
+}

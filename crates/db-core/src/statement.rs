@@ -1,0 +1,208 @@
+//! One SQL statement as an operation, built once from any sqlx query and replayed for each attempt.
+
+use crate::{Footprint, Handoff, Operation, Result, Rows, StatementFacts, Step};
+use futures_util::TryStreamExt;
+use sqlx::{
+    Either, Execute, Executor, PgConnection, Postgres, SqlStr,
+    error::BoxDynError,
+    postgres::{PgArguments, PgStatement},
+};
+use std::{
+    fmt,
+    future::poll_fn,
+    sync::{Arc, LazyLock},
+};
+
+/// Steps that a streamed statement buffers, and may therefore replay, before it hands out the first one.
+const REPLAY_ROWS: usize = 256;
+/// Bytes of row data that a streamed statement buffers before it hands out the first one.
+const REPLAY_BYTES: usize = 64 * 1024;
+
+/// What the caller wants of a statement's result.
+#[derive(Clone, Debug)]
+pub enum Want {
+    /// The count of affected rows only.
+    Count,
+    /// The first row; the rest is read and dropped, so that errors that come late are seen.
+    First,
+    /// Every row, in memory.
+    All,
+    /// Steps as they come: buffered up to 256 steps or 64 KiB, then handed over with back-pressure.
+    Steps(Arc<Handoff>),
+}
+
+/// One SQL text with its arguments. The text may hold several statements when there are no arguments.
+#[derive(Clone)]
+pub struct Statement {
+    sql: SqlStr,
+    args: Option<PgArguments>,
+    persistent: bool,
+    facts: Arc<StatementFacts>,
+    want: Want,
+}
+
+impl Statement {
+    /// Takes any sqlx query apart.
+    ///
+    /// # Errors
+    /// [`sqlx::Error::Encode`] when an argument could not be encoded.
+    pub fn new<'q>(mut query: impl Execute<'q, Postgres>, want: Want) -> Result<Self> {
+        static FACTS: LazyLock<crate::FactsCache> = LazyLock::new(crate::FactsCache::default);
+        let args = query.take_arguments().map_err(sqlx::Error::Encode)?;
+        let persistent = query.persistent();
+        let sql = query.sql();
+        let facts = FACTS.facts(sql.as_str());
+        Ok(Self {
+            sql,
+            args,
+            persistent,
+            facts,
+            want,
+        })
+    }
+
+    /// The query for all its rows.
+    ///
+    /// # Errors
+    /// As [`Statement::new`].
+    pub fn all<'q>(query: impl Execute<'q, Postgres>) -> Result<Self> {
+        Self::new(query, Want::All)
+    }
+
+    /// What is known about the SQL text.
+    pub fn facts(&self) -> &Arc<StatementFacts> {
+        &self.facts
+    }
+
+    /// The SQL text.
+    pub fn sql(&self) -> &str {
+        self.sql.as_str()
+    }
+
+    /// The query, to be executed once on a connection of the caller's own.
+    pub fn into_replay(self) -> Replay {
+        Replay {
+            sql: self.sql,
+            args: self.args,
+            persistent: self.persistent,
+        }
+    }
+
+    fn replay(&self) -> Replay {
+        Replay {
+            sql: self.sql.clone(),
+            args: self.args.clone(),
+            persistent: self.persistent,
+        }
+    }
+
+    async fn steps(&self, conn: &mut PgConnection, handoff: &Handoff) -> Result<()> {
+        handoff.reset();
+        let mut stream = conn.fetch_many(self.replay());
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        while let Some(step) = stream.try_next().await? {
+            bytes += step_bytes(&step);
+            batch.push(step);
+            if batch.len() >= REPLAY_ROWS || bytes >= REPLAY_BYTES {
+                poll_fn(|cx| handoff.poll_put(&mut batch, cx)).await;
+                bytes = 0;
+            }
+        }
+        handoff.finish(&mut batch);
+        Ok(())
+    }
+}
+
+/// The size of a row's values as far as sqlx shows it.
+fn step_bytes(step: &Step) -> usize {
+    use sqlx::{Row, ValueRef};
+    match step {
+        Either::Left(_) => 0,
+        Either::Right(row) => (0..row.len())
+            .filter_map(|i| row.try_get_raw(i).ok())
+            .map(|value| {
+                if value.is_null() {
+                    0
+                } else {
+                    value.as_bytes().map_or(0, <[u8]>::len)
+                }
+            })
+            .sum(),
+    }
+}
+
+impl Operation for Statement {
+    type Output = Rows;
+
+    async fn run(&self, conn: &mut PgConnection) -> Result<Rows> {
+        let mut out = Rows::default();
+        match &self.want {
+            Want::First => out.rows.extend(conn.fetch_optional(self.replay()).await?),
+            Want::Steps(handoff) => self.steps(conn, handoff).await?,
+            want => {
+                let all = matches!(want, Want::All);
+                let mut stream = conn.fetch_many(self.replay());
+                while let Some(step) = stream.try_next().await? {
+                    match step {
+                        Either::Left(result) => out.result.extend([result]),
+                        Either::Right(row) if all => out.rows.push(row),
+                        Either::Right(_) => {}
+                    }
+                }
+            }
+        }
+        Ok(out)
+    }
+
+    fn footprint(&self) -> Footprint {
+        if self.facts.is_self_contained() {
+            Footprint::None
+        } else {
+            Footprint::Session
+        }
+    }
+
+    fn replayable(&self) -> bool {
+        !matches!(&self.want, Want::Steps(handoff) if handoff.started())
+    }
+}
+
+impl fmt::Debug for Statement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Neither the text nor the arguments: both may hold secrets.
+        f.debug_struct("Statement")
+            .field("fingerprint", &self.facts.fingerprint())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A query that can be executed once more: sqlx's own query types are consumed by their first use.
+pub struct Replay {
+    sql: SqlStr,
+    args: Option<PgArguments>,
+    persistent: bool,
+}
+
+impl fmt::Debug for Replay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Replay")
+    }
+}
+
+impl Execute<'_, Postgres> for Replay {
+    fn sql(self) -> SqlStr {
+        self.sql
+    }
+
+    fn statement(&self) -> Option<&PgStatement> {
+        None
+    }
+
+    fn take_arguments(&mut self) -> Result<Option<PgArguments>, BoxDynError> {
+        Ok(self.args.take())
+    }
+
+    fn persistent(&self) -> bool {
+        self.persistent
+    }
+}

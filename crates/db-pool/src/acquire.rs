@@ -1,0 +1,132 @@
+//! From a call to a lease: the hot set, a test after an idle time, or a place in the queue.
+
+use crate::{
+    holders::Caller,
+    lease::PoolLease,
+    pool::Pool,
+    queue::Grant,
+    shared::{First, Shared},
+    state::Phase,
+};
+use db_core::{AcquireFailure, Call, CloseReason, Event, Lease, LeaseState, Result};
+use sqlx::Connection;
+use std::sync::atomic::Ordering;
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout, timeout_at},
+};
+
+impl Pool {
+    pub(crate) async fn acquire_for(&self, call: &Call) -> Result<PoolLease> {
+        self.start();
+        let caller = Caller::from(call);
+        loop {
+            match self.shared.first(caller, true)? {
+                First::Lease(lease) => return Ok(lease),
+                First::Test(lease) => {
+                    if let Some(lease) = self.test(lease).await {
+                        return Ok(lease);
+                    }
+                }
+                First::Wait(id, granted) => return self.wait(call, caller, id, granted).await,
+                First::Nothing => {}
+            }
+        }
+    }
+
+    async fn wait(&self, call: &Call, caller: Caller, id: u64, granted: oneshot::Receiver<Grant>) -> Result<PoolLease> {
+        let since = Instant::now();
+        let place = Place {
+            shared: &self.shared,
+            id,
+            served: false,
+        };
+        let config = self.shared.config.load_full();
+        let own = since + config.acquire_timeout;
+        let limit = call.deadline.map_or(own, |deadline| deadline.min(own));
+        let answer = timeout_at(limit, granted).await;
+        let waited = since.elapsed();
+        self.shared
+            .waited_nanos
+            .fetch_add(u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        let lease = match answer {
+            Ok(Ok(grant)) => {
+                place.done();
+                grant
+            }
+            Ok(Err(_)) | Err(_) => {
+                drop(place);
+                let mut state = self.shared.state.lock();
+                state.stats.timeouts += 1;
+                let failure = if state.phase == Phase::Closed {
+                    AcquireFailure::Closed
+                } else {
+                    AcquireFailure::TimedOut
+                };
+                let error = state.explain(failure, waited, &config, Instant::now());
+                drop(state);
+                Err(self.shared.failed(caller, error))
+            }
+        };
+        if waited >= config.slow_acquire {
+            let served = lease.is_ok();
+            self.shared.observers.tell(|| Event::SlowAcquire {
+                waited,
+                served,
+                site: caller.site,
+                class: caller.class,
+            });
+        }
+        lease
+    }
+
+    /// Tests a connection that was idle for a while. When one is dead, the others that were idle as long are suspect.
+    async fn test(&self, mut lease: PoolLease) -> Option<PoolLease> {
+        let config = self.shared.config.load_full();
+        let alive = timeout(config.validation_timeout, lease.start().ping()).await;
+        if matches!(alive, Ok(Ok(()))) {
+            lease.settle(LeaseState::Clean);
+            return Some(lease);
+        }
+        lease.discard(CloseReason::Invalid);
+        let now = Instant::now();
+        let suspects: Vec<_> = {
+            let mut state = self.shared.state.lock();
+            let (suspects, fresh) = std::mem::take(&mut state.idle)
+                .into_iter()
+                .partition(|c| c.idle_for(now) > config.validate_after);
+            state.idle = fresh;
+            for conn in &suspects {
+                let conn: &crate::conn::Conn = conn;
+                state.forget(conn, CloseReason::Invalid);
+            }
+            suspects
+        };
+        for conn in suspects {
+            self.shared.part(conn, CloseReason::Invalid);
+        }
+        self.shared.demand.notify_one();
+        None
+    }
+}
+
+/// A place in the queue, left on drop.
+struct Place<'a> {
+    shared: &'a Shared,
+    id: u64,
+    served: bool,
+}
+
+impl Place<'_> {
+    fn done(mut self) {
+        self.served = true;
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        if !self.served {
+            self.shared.state.lock().queue.leave(self.id);
+        }
+    }
+}

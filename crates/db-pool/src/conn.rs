@@ -1,0 +1,58 @@
+//! One open connection and what the pool knows about it.
+
+use sqlx::PgConnection;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// The server's process behind a connection. The start time guards against a reused process id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Backend {
+    pub(crate) pid: i32,
+    /// As the server prints it, so that it can be compared there.
+    pub(crate) started: Box<str>,
+    /// Whether it watches the client's socket, which `RESET ALL` undoes.
+    pub(crate) watched: bool,
+}
+
+/// An open connection.
+pub(crate) struct Conn {
+    pub(crate) pg: PgConnection,
+    /// Its place in the table of holders; unique among the open connections of the pool.
+    pub(crate) slot: u32,
+    /// The endpoint's epoch under which it was dialled.
+    pub(crate) epoch: u64,
+    pub(crate) backend: Backend,
+    pub(crate) born: Instant,
+    pub(crate) expires: Option<Instant>,
+    pub(crate) last_used: Instant,
+}
+
+impl Conn {
+    pub(crate) fn expired(&self, now: Instant) -> bool {
+        self.expires.is_some_and(|at| at <= now)
+    }
+
+    pub(crate) fn idle_for(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.last_used)
+    }
+}
+
+/// The instant at which a connection born at `born` ends: its lifetime, shortened by up to the jitter's share, so
+/// that connections opened together don't end together. Infrastructure limits are upper bounds: never longer.
+pub(crate) fn expiry(born: Instant, lifetime: Option<Duration>, jitter: f64, random: f64) -> Option<Instant> {
+    lifetime.map(|lifetime| born + lifetime.mul_f64(1.0 - jitter.clamp(0.0, 1.0) * random))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jitter_only_shortens_and_spreads() {
+        let born = Instant::now();
+        let life = Duration::from_secs(1800);
+        assert_eq!(expiry(born, Some(life), 0.25, 0.0), Some(born + life));
+        assert_eq!(expiry(born, Some(life), 0.25, 1.0), Some(born + life.mul_f64(0.75)));
+        assert_eq!(expiry(born, None, 0.25, 0.5), None);
+    }
+}

@@ -1,0 +1,129 @@
+//! Opening one connection and setting up its session with at most one extra round trip.
+
+use crate::{config::SessionConfig, conn::Backend};
+use sqlx::{ConnectOptions, Connection, Executor, PgConnection, PgPool, Row, postgres::PgConnectOptions};
+use std::{fmt, io, time::Duration};
+use tokio::time::timeout;
+
+/// The first server version that can watch the client's socket while a statement runs.
+const CHECKS_CLIENT: u32 = 140_000;
+
+/// Where and how to connect.
+#[derive(Clone)]
+pub(crate) struct Endpoint {
+    options: PgConnectOptions,
+    through: Option<PgPool>,
+}
+
+impl Endpoint {
+    /// Dials with these options.
+    pub(crate) fn new(options: PgConnectOptions) -> Self {
+        Self { options, through: None }
+    }
+
+    /// Dials through an sqlx pool, so that the hooks its owner gave it (`after_connect`) run on every connection.
+    pub(crate) fn through(pool: PgPool) -> Self {
+        Self {
+            options: (*pool.connect_options()).clone(),
+            through: Some(pool),
+        }
+    }
+
+    /// The options to dial with, with the session's settings in the start-up message: they cost no trip there, and
+    /// `RESET ALL` goes back to them.
+    pub(crate) fn options(&self, session: &SessionConfig) -> PgConnectOptions {
+        // What the options say already stays: whoever wrote it there meant it.
+        let said = self.options.get_options().unwrap_or_default();
+        let unsaid = session
+            .startup_options()
+            .into_iter()
+            .filter(|(key, _)| !said.contains(&format!("-c {key}=")));
+        let options = self.options.clone().options(unsaid);
+        match self.options.get_application_name() {
+            Some(_) => options,
+            None => options.application_name(&session.application_name),
+        }
+    }
+
+    /// Opens a connection, with its session set up, within `limit`.
+    pub(crate) async fn dial(&self, session: &SessionConfig, limit: Duration) -> sqlx::Result<(PgConnection, Backend)> {
+        let dialled = timeout(limit, async {
+            let mut pg = self.connect(session).await?;
+            let backend = set_up(&mut pg, session).await?;
+            Ok((pg, backend))
+        });
+        dialled.await.unwrap_or_else(|_| {
+            let message = format!("the server did not complete the connection within {limit:?}");
+            Err(sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, message)))
+        })
+    }
+
+    async fn connect(&self, session: &SessionConfig) -> sqlx::Result<PgConnection> {
+        let Some(pool) = &self.through else {
+            return self.options(session).connect().await;
+        };
+        pool.set_connect_options(self.options(session));
+        match pool.acquire().await {
+            Ok(conn) => Ok(conn.detach()),
+            // sqlx's pool says "timed out" for everything: one attempt of our own brings the reason to light.
+            Err(sqlx::Error::PoolTimedOut) => match self.options(session).connect().await {
+                Ok(conn) => {
+                    drop(conn.close().await);
+                    Err(sqlx::Error::PoolTimedOut)
+                }
+                Err(reason) => Err(reason),
+            },
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // sqlx's own `Debug` of the options prints the password.
+        f.debug_struct("Endpoint")
+            .field("host", &self.options.get_host())
+            .field("port", &self.options.get_port())
+            .field("database", &self.options.get_database())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The setting that ends an abandoned statement when its client's socket closes; it can't be in the start-up message,
+/// where a name that the server does not know is fatal.
+pub(crate) fn watch_client(session: &SessionConfig) -> Option<String> {
+    let interval = session.client_connection_check_interval?;
+    Some(format!(
+        "SET client_connection_check_interval = '{}ms'",
+        interval.as_millis()
+    ))
+}
+
+/// The session's last set-up step. One trip.
+async fn set_up(pg: &mut PgConnection, session: &SessionConfig) -> sqlx::Result<Backend> {
+    const WHO: &str =
+        "SELECT pg_backend_pid(), (SELECT backend_start::text FROM pg_stat_get_activity(pg_backend_pid()))";
+    let watch = watch_client(session).filter(|_| pg.server_version_num().is_some_and(|v| v >= CHECKS_CLIENT));
+    let (row, watched) = match watch {
+        Some(watch) => match one_row(pg, format!("{watch}; {WHO}")).await {
+            // The server's platform can't watch sockets.
+            Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("22023") => {
+                (one_row(pg, WHO.to_owned()).await?, false)
+            }
+            answer => (answer?, true),
+        },
+        None => (one_row(pg, WHO.to_owned()).await?, false),
+    };
+    Ok(Backend {
+        watched,
+        pid: row.try_get(0)?,
+        started: row.try_get::<Option<String>, _>(1)?.unwrap_or_default().into(),
+    })
+}
+
+async fn one_row(pg: &mut PgConnection, sql: String) -> sqlx::Result<sqlx::postgres::PgRow> {
+    // Simple protocol: several statements, one trip. The text is made of our own constants and a number.
+    pg.fetch_optional(sqlx::raw_sql(sqlx::AssertSqlSafe(sql)))
+        .await?
+        .ok_or(sqlx::Error::RowNotFound)
+}

@@ -1,0 +1,117 @@
+//! The task that opens connections. Callers only wait: one that gives up loses nothing and throws nothing away.
+
+use crate::{
+    conn::{Backend, Conn, expiry},
+    shared::Shared,
+};
+use db_core::ConnectFailure;
+use sqlx::PgConnection;
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
+
+/// How often the minimum is looked after when nothing else happens.
+const ROUND: Duration = Duration::from_secs(1);
+
+struct Dialled {
+    result: sqlx::Result<(PgConnection, Backend)>,
+    took: Duration,
+    epoch: u64,
+}
+
+/// Opens connections as they are wanted, for as long as the pool lives.
+pub(crate) async fn keep(shared: Arc<Shared>) {
+    let mut dials = JoinSet::new();
+    let mut failures = 0_u32;
+    let mut not_before = Instant::now();
+    loop {
+        start_dials(&shared, &mut dials, failures, not_before);
+        let next = if not_before > Instant::now() {
+            not_before
+        } else {
+            Instant::now() + ROUND
+        };
+        tokio::select! {
+            Some(dialled) = dials.join_next(), if !dials.is_empty() => {
+                let (result, took, epoch) = match dialled {
+                    Ok(Dialled { result, took, epoch }) => (result, took, epoch),
+                    Err(_) => (Err(sqlx::Error::WorkerCrashed), Duration::ZERO, 0),
+                };
+                match result {
+                    Ok((pg, backend)) => {
+                        failures = 0;
+                        not_before = Instant::now();
+                        shared.connected(warm(&shared, pg, backend, epoch), took);
+                    }
+                    Err(error) => {
+                        let wait = back_off(&shared, failures);
+                        failures = failures.saturating_add(1);
+                        not_before = Instant::now() + wait;
+                        shared.connect_failed(Arc::new(ConnectFailure::new(error)), Some(wait));
+                    }
+                }
+            }
+            () = shared.demand.notified() => {}
+            () = sleep_until(next) => {}
+        }
+    }
+}
+
+fn start_dials(shared: &Arc<Shared>, dials: &mut JoinSet<Dialled>, failures: u32, not_before: Instant) {
+    if not_before > Instant::now() {
+        return;
+    }
+    let config = shared.config.load();
+    // After a failure one attempt at a time finds out whether the server is back; the rest follow it.
+    let side_by_side = if failures > 0 {
+        1
+    } else {
+        config.connect_parallelism.max(1)
+    };
+    let free = side_by_side.saturating_sub(u32::try_from(dials.len()).unwrap_or(u32::MAX));
+    let (wanted, epoch) = {
+        let mut state = shared.state.lock();
+        let wanted = state.wanted(&config).min(free);
+        state.stats.dialing += wanted;
+        (wanted, state.epoch)
+    };
+    for _ in 0..wanted {
+        let (endpoint, session) = (shared.endpoint.load_full(), shared.session.load_full());
+        let limit = config.connect_timeout;
+        dials.spawn(async move {
+            let since = Instant::now();
+            let result = endpoint.dial(&session, limit).await;
+            Dialled {
+                result,
+                took: since.elapsed(),
+                epoch,
+            }
+        });
+    }
+}
+
+/// Doubles up to the cap; the jitter takes up to half away, so that many processes don't knock together.
+fn back_off(shared: &Shared, failures: u32) -> Duration {
+    let config = shared.config.load();
+    let wait = config
+        .connect_backoff_base
+        .saturating_mul(1 << failures.min(16))
+        .min(config.connect_backoff_cap);
+    wait.mul_f64(0.5 + 0.5 * fastrand::f64())
+}
+
+fn warm(shared: &Shared, pg: PgConnection, backend: Backend, epoch: u64) -> Box<Conn> {
+    let config = shared.config.load();
+    let born = Instant::now();
+    Box::new(Conn {
+        pg,
+        slot: 0,
+        epoch,
+        backend,
+        born,
+        expires: expiry(born, config.max_lifetime, config.lifetime_jitter, fastrand::f64()),
+        last_used: born,
+    })
+}

@@ -1,0 +1,137 @@
+//! A connection in use.
+
+use crate::{conn::Conn, shared::Shared};
+use db_core::{CloseReason, Lease, LeaseState};
+use sqlx::PgConnection;
+use std::{
+    fmt,
+    ops::{Deref, DerefMut},
+    sync::Arc,
+};
+use tokio::time::Instant;
+
+/// What is known about the connection under a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Condition {
+    /// Idle and unchanged: the next caller may have it as it is.
+    Clean,
+    /// An operation of the stack has started and not settled.
+    InFlight,
+    /// Somebody had `&mut PgConnection`, or an operation left session state.
+    Raw,
+    /// Out of step or dead.
+    Broken,
+}
+
+/// A connection in use: derefs to [`PgConnection`] and goes back to the pool when dropped.
+///
+/// Mutable access is raw access: sqlx hides pending work and transaction state, so a lease that was touched is
+/// verified and reset on its way back, off the caller's path. A lease dropped with work in flight is cancelled on the
+/// server, drained and rolled back in quarantine, or closed. Dropping it after the runtime has gone closes it.
+pub struct PoolLease {
+    conn: Option<Box<Conn>>,
+    shared: Arc<Shared>,
+    condition: Condition,
+}
+
+const TAKEN: &str = "a lease holds its connection until it is dropped or detached";
+
+impl PoolLease {
+    pub(crate) fn new(shared: &Arc<Shared>, conn: Box<Conn>) -> Self {
+        Self {
+            conn: Some(conn),
+            shared: shared.clone(),
+            condition: Condition::Clean,
+        }
+    }
+
+    /// The server's process id of this session.
+    pub fn backend_pid(&self) -> i32 {
+        self.conn.as_ref().expect(TAKEN).backend.pid
+    }
+
+    /// Takes the connection out of the pool for good; the pool may open another one in its place.
+    pub fn detach(mut self) -> PgConnection {
+        let conn = self.conn.take().expect(TAKEN);
+        {
+            let mut state = self.shared.state.lock();
+            state.stats.in_use -= 1;
+            state.forget(&conn, CloseReason::Detached);
+        }
+        self.shared.emptied.notify_waiters();
+        self.shared.demand.notify_one();
+        conn.pg
+    }
+
+    /// Marks the connection as unusable: it is closed instead of going back.
+    pub fn close_on_drop(&mut self) {
+        self.condition = Condition::Broken;
+    }
+
+    /// Closes the connection now, for a reason that the pool knows.
+    pub(crate) fn discard(mut self, reason: CloseReason) {
+        if let Some(conn) = self.conn.take() {
+            self.shared.discard(conn, reason);
+        }
+    }
+}
+
+impl Lease for PoolLease {
+    fn start(&mut self) -> &mut PgConnection {
+        if self.condition == Condition::Clean {
+            self.condition = Condition::InFlight;
+        }
+        &mut self.conn.as_mut().expect(TAKEN).pg
+    }
+
+    fn settle(&mut self, state: LeaseState) {
+        self.condition = match (self.condition, state) {
+            (Condition::Broken, _) | (_, LeaseState::Broken) => Condition::Broken,
+            (Condition::Raw, _) | (_, LeaseState::Verify) => Condition::Raw,
+            (_, LeaseState::Clean) => Condition::Clean,
+        };
+    }
+}
+
+impl Deref for PoolLease {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        &self.conn.as_ref().expect(TAKEN).pg
+    }
+}
+
+impl DerefMut for PoolLease {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        if self.condition != Condition::Broken {
+            self.condition = Condition::Raw;
+        }
+        &mut self.conn.as_mut().expect(TAKEN).pg
+    }
+}
+
+impl AsMut<PgConnection> for PoolLease {
+    fn as_mut(&mut self) -> &mut PgConnection {
+        self
+    }
+}
+
+impl Drop for PoolLease {
+    fn drop(&mut self) {
+        let Some(conn) = self.conn.take() else { return };
+        match self.condition {
+            Condition::Clean => self.shared.checkin(conn, Instant::now()),
+            Condition::InFlight => self.shared.quarantine(conn, true),
+            Condition::Raw => self.shared.quarantine(conn, false),
+            Condition::Broken => self.shared.discard(conn, CloseReason::Broken),
+        }
+    }
+}
+
+impl fmt::Debug for PoolLease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PoolLease")
+            .field("condition", &self.condition)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,42 @@
+//! Warm leases around an sqlx PostgreSQL pool: the default [`Source`](db_core::Source) of db-stack.
+//!
+//! sqlx's pool pays two round trips and a spawned task for each checkout, hands out connections that a cancelled
+//! caller left inside a transaction, loses its permit to a dead peer for ever and says "timed out" for everything.
+//! This pool keeps its connections in a LIFO hot set, hands a returned one straight to the next waiter, tests only
+//! after an idle window, opens connections in its own task, makes abandoned ones clean in quarantine, and tells why
+//! there was none.
+//!
+//! ```no_run
+//! use db_pool::{Pool, PoolConfig};
+//!
+//! # async fn example() -> db_core::Result<()> {
+//! let pool = Pool::connect("postgres://localhost/app", PoolConfig::default()).await?;
+//! let mut lease = pool.acquire().await?; // derefs to `sqlx::PgConnection`
+//! let one: i32 = sqlx::query_scalar("SELECT 1").fetch_one(&mut *lease).await?;
+//! # assert_eq!(one, 1); Ok(()) }
+//! ```
+
+mod acquire;
+mod close;
+mod config;
+mod conn;
+mod control;
+mod dial;
+mod holders;
+mod inner;
+mod keeper;
+mod lease;
+mod pool;
+mod quarantine;
+mod queue;
+mod reaper;
+mod shared;
+mod state;
+mod stats;
+
+pub use close::CloseReport;
+pub use config::{PoolConfig, SessionConfig};
+pub use inner::Lent;
+pub use lease::PoolLease;
+pub use pool::{Pool, PoolBuilder};
+pub use stats::PoolStats;

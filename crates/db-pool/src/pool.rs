@@ -1,0 +1,273 @@
+//! The handle.
+
+use crate::{
+    config::{PoolConfig, SessionConfig},
+    control::Control,
+    dial::Endpoint,
+    holders::Caller,
+    inner::{self, Lent},
+    keeper,
+    lease::PoolLease,
+    reaper,
+    shared::{First, Shared},
+    state::{Phase, State},
+    stats::PoolStats,
+};
+use arc_swap::ArcSwap;
+use db_core::{
+    Call, Event, Holder, Observers, Result, Source,
+    config::{Checks, InvalidConfig},
+};
+use parking_lot::Mutex;
+use sqlx::{PgPool, Postgres, Transaction, postgres::PgConnectOptions};
+use std::{
+    fmt,
+    future::Future,
+    str::FromStr,
+    sync::{Arc, OnceLock, atomic::AtomicU64, atomic::Ordering},
+    time::Duration,
+};
+use tokio::{runtime::Handle, sync::Notify, task::AbortHandle, time::Instant};
+
+/// A pool of warm leases. Cheap to clone; the last clone to go closes it.
+#[derive(Clone)]
+pub struct Pool {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) tasks: Arc<Tasks>,
+}
+
+/// The background tasks, which end with the last handle.
+pub(crate) struct Tasks {
+    shared: Arc<Shared>,
+    pub(crate) running: Mutex<Vec<AbortHandle>>,
+}
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        for task in self.running.get_mut().drain(..) {
+            task.abort();
+        }
+        self.shared.shut();
+    }
+}
+
+/// Everything that a pool can be given before it starts.
+#[derive(Debug)]
+pub struct PoolBuilder {
+    endpoint: Endpoint,
+    config: PoolConfig,
+    session: SessionConfig,
+    observers: Observers,
+}
+
+impl PoolBuilder {
+    /// The session's settings.
+    #[must_use]
+    pub fn session(mut self, session: SessionConfig) -> Self {
+        self.session = session;
+        self
+    }
+
+    /// Who is told what happens.
+    #[must_use]
+    pub fn observers(mut self, observers: Observers) -> Self {
+        self.observers = observers;
+        self
+    }
+
+    /// The pool, with no connection opened yet: the first caller starts it.
+    ///
+    /// # Errors
+    /// [`InvalidConfig`] names each key that is out of range.
+    pub fn build(self) -> Result<Pool, InvalidConfig> {
+        let mut checks = Checks::default();
+        self.config.validate("pool", &mut checks);
+        self.session.validate("session", &mut checks);
+        checks.finish()?;
+        let shared = Arc::new(Shared {
+            config: ArcSwap::from_pointee(self.config),
+            session: ArcSwap::from_pointee(self.session),
+            endpoint: ArcSwap::from_pointee(self.endpoint),
+            state: Mutex::new(State::new()),
+            observers: self.observers,
+            demand: Notify::new(),
+            emptied: Notify::new(),
+            control: Control::default(),
+            runtime: OnceLock::new(),
+            inner: OnceLock::new(),
+            waited_nanos: AtomicU64::new(0),
+        });
+        let tasks = Arc::new(Tasks {
+            shared: shared.clone(),
+            running: Mutex::default(),
+        });
+        Ok(Pool { shared, tasks })
+    }
+}
+
+impl Pool {
+    /// A pool for these options.
+    pub fn builder(options: PgConnectOptions, config: PoolConfig) -> PoolBuilder {
+        PoolBuilder {
+            endpoint: Endpoint::new(options),
+            config,
+            session: SessionConfig::default(),
+            observers: Observers::default(),
+        }
+    }
+
+    /// A pool that dials as an existing sqlx pool does, with its connect options and hooks.
+    pub fn from_pool(pool: &PgPool, config: PoolConfig) -> PoolBuilder {
+        let endpoint = Endpoint::through(inner::dialler(pool, config.connect_timeout));
+        PoolBuilder {
+            endpoint,
+            config,
+            session: SessionConfig::default(),
+            observers: Observers::default(),
+        }
+    }
+
+    /// Connects to `url` and waits for the first connection.
+    ///
+    /// # Errors
+    /// The real reason why there is none: refused, wrong password, no such database, too many connections.
+    pub async fn connect(url: &str, config: PoolConfig) -> Result<Self> {
+        let options = PgConnectOptions::from_str(url)?;
+        let pool = Self::builder(options, config).build()?;
+        drop(pool.acquire().await?);
+        Ok(pool)
+    }
+
+    /// Waits for a lease until `acquire_timeout`. A dropped future loses nothing.
+    #[track_caller]
+    pub fn acquire(&self) -> impl Future<Output = Result<PoolLease>> + Send + use<> {
+        let (pool, call) = (self.clone(), Call::here());
+        async move { pool.acquire_for(&call).await }
+    }
+
+    /// A lease that is idle at this moment, untested; `None` when there is none.
+    #[track_caller]
+    pub fn try_acquire(&self) -> Option<PoolLease> {
+        match self.shared.first(Caller::from(&Call::here()), false) {
+            Ok(First::Lease(lease) | First::Test(lease)) => Some(lease),
+            _ => None,
+        }
+    }
+
+    /// Starts the background tasks, in the runtime of the first caller.
+    pub(crate) fn start(&self) {
+        if self.shared.runtime.get().is_some() {
+            return;
+        }
+        let runtime = Handle::current();
+        let mut running = self.tasks.running.lock();
+        if self.shared.runtime.set(runtime.clone()).is_ok() {
+            running.push(runtime.spawn(keeper::keep(self.shared.clone())).abort_handle());
+            running.push(runtime.spawn(reaper::reap(self.shared.clone())).abort_handle());
+            running.push(runtime.spawn(Control::serve(self.shared.clone())).abort_handle());
+        }
+    }
+
+    /// The pool's figures at this moment.
+    pub fn stats(&self) -> PoolStats {
+        let mut stats = self.shared.state.lock().snapshot(&self.shared.config.load());
+        stats.wait_time = Duration::from_nanos(self.shared.waited_nanos.load(Ordering::Relaxed));
+        stats
+    }
+
+    /// Those who hold a lease, longest first.
+    pub fn holders(&self) -> Vec<Holder> {
+        self.shared.state.lock().holders.longest(Instant::now(), usize::MAX)
+    }
+
+    /// Whether the pool no longer hands out leases.
+    pub fn is_closed(&self) -> bool {
+        self.shared.state.lock().phase == Phase::Closed
+    }
+
+    /// The settings in force.
+    pub fn config(&self) -> Arc<PoolConfig> {
+        self.shared.config.load_full()
+    }
+
+    /// Swaps the settings. Sizes and limits apply at once: a smaller pool shrinks as leases come back.
+    ///
+    /// # Errors
+    /// [`InvalidConfig`]; the settings in force stay.
+    pub fn reload(&self, config: PoolConfig) -> Result<(), InvalidConfig> {
+        let mut checks = Checks::default();
+        config.validate("pool", &mut checks);
+        checks.finish()?;
+        self.shared.config.store(Arc::new(config));
+        self.shared.demand.notify_one();
+        self.shared.observers.tell(|| Event::Reloaded);
+        Ok(())
+    }
+
+    /// New options and session settings for connections opened from now on; those of before are closed as they come
+    /// back. The inner sqlx pool follows.
+    pub fn set_endpoint(&self, options: PgConnectOptions, session: SessionConfig) {
+        let endpoint = Endpoint::new(options);
+        if let Some(inner) = self.shared.inner.get() {
+            inner.set_connect_options(endpoint.options(&session));
+        }
+        self.shared.endpoint.store(Arc::new(endpoint));
+        self.shared.session.store(Arc::new(session));
+        self.shared.state.lock().epoch += 1;
+        self.shared.demand.notify_one();
+    }
+
+    /// The limits of an sqlx pool, as far as sqlx lets them be read; everything else at its default.
+    pub fn limits_of(pool: &PgPool) -> PoolConfig {
+        inner::limits(pool)
+    }
+
+    /// The inner sqlx pool, for what is typed on `Pool<Postgres>`. What it opens counts against the same budget only
+    /// when it is taken under [`Pool::lend`]; it keeps no idle connection.
+    pub fn inner(&self) -> &PgPool {
+        self.shared.inner.get_or_init(|| {
+            let options = self.shared.endpoint.load().options(&self.shared.session.load());
+            inner::lazy(options, &self.shared.config.load(), Arc::downgrade(&self.shared))
+        })
+    }
+
+    /// A place in the budget for a connection that the inner pool is about to open: a free one, else that of a lease
+    /// waited for like any other.
+    ///
+    /// # Errors
+    /// As [`Pool::acquire`].
+    pub async fn lend(&self, call: &Call) -> Result<Lent> {
+        self.start();
+        match self.shared.try_lend() {
+            Some(lent) => Ok(lent),
+            None => Ok(self.shared.lend(self.acquire_for(call).await?)),
+        }
+    }
+
+    /// An sqlx transaction, which only an sqlx pool can make, under a place in this pool's budget.
+    ///
+    /// # Errors
+    /// As [`Pool::acquire`], or sqlx's own.
+    pub async fn begin_inner(&self, call: &Call) -> Result<Transaction<'static, Postgres>> {
+        let lent = self.lend(call).await?;
+        let transaction = self.inner().begin().await?;
+        lent.taken_over();
+        Ok(transaction)
+    }
+}
+
+impl Source for Pool {
+    type Lease = PoolLease;
+
+    async fn acquire(&self, call: &Call) -> Result<PoolLease> {
+        self.acquire_for(call).await
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool")
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,158 @@
+//! Making an abandoned lease clean: cancel, drain, verify, reset; or close it.
+
+use crate::{conn::Conn, dial::watch_client, shared::Shared};
+use db_core::{CloseReason, Event, LeaseOutcome};
+use futures_util::TryStreamExt;
+use sqlx::{AssertSqlSafe, Connection, Either, Executor, PgConnection, Row, SqlSafeStr, SqlStr};
+use std::{sync::Arc, time::Duration};
+use tokio::time::{Instant, timeout};
+
+/// How long a statement that was abandoned half-way may take to end by itself before it is cancelled.
+const GRACE_IN_FLIGHT: Duration = Duration::from_millis(1);
+/// The same for a raw lease, which is most likely idle already.
+const GRACE_RAW: Duration = Duration::from_millis(20);
+/// Answers to earlier messages that one drain reads past.
+const LATE_ANSWERS: u32 = 16;
+
+/// One simple-protocol message: is a transaction open, and then back to the session as it was set up. Never
+/// `DISCARD ALL` or `DEALLOCATE`, which would break sqlx's statement cache. Under the extended protocol the two
+/// clocks differ outside a transaction too.
+const RESET: &str = "SELECT now() <> statement_timestamp(); RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; \
+    CLOSE ALL; UNLISTEN *; SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES";
+
+/// A connection in quarantine. Dropped before it has recovered, it leaves the pool.
+pub(crate) struct Patient {
+    conn: Option<Box<Conn>>,
+    shared: Arc<Shared>,
+}
+
+impl Patient {
+    pub(crate) fn new(shared: Arc<Shared>, conn: Box<Conn>) -> Self {
+        Self {
+            conn: Some(conn),
+            shared,
+        }
+    }
+
+    /// Back into the pool or out of it, within the pool's limit.
+    pub(crate) async fn recover(mut self, in_flight: bool) {
+        let since = Instant::now();
+        let limit = self.shared.config.load().quarantine_timeout;
+        let recovered = match self.conn.as_mut() {
+            Some(conn) => matches!(timeout(limit, clean(&self.shared, conn, in_flight)).await, Ok(Ok(()))),
+            None => return,
+        };
+        let outcome = if recovered {
+            LeaseOutcome::Reused
+        } else {
+            LeaseOutcome::Closed
+        };
+        self.shared.observers.tell(|| Event::Quarantined {
+            outcome,
+            in_flight,
+            took: since.elapsed(),
+        });
+        if let (true, Some(mut conn)) = (recovered, self.conn.take()) {
+            {
+                let mut state = self.shared.state.lock();
+                state.stats.quarantined -= 1;
+                state.stats.cleaned += 1;
+            }
+            let now = Instant::now();
+            conn.last_used = now;
+            self.shared.offer(conn, now);
+        }
+    }
+}
+
+impl Drop for Patient {
+    fn drop(&mut self) {
+        if let Some(conn) = self.conn.take() {
+            {
+                let mut state = self.shared.state.lock();
+                state.stats.quarantined -= 1;
+                state.forget(&conn, CloseReason::Quarantine);
+            }
+            self.shared.part(conn, CloseReason::Quarantine);
+            self.shared.demand.notify_one();
+        }
+    }
+}
+
+async fn clean(shared: &Shared, conn: &mut Conn, in_flight: bool) -> sqlx::Result<()> {
+    let grace = if in_flight { GRACE_IN_FLIGHT } else { GRACE_RAW };
+    let mut busy = false;
+    match timeout(grace, drain(&mut conn.pg)).await {
+        Ok(drained) => drained?,
+        Err(_) => {
+            busy = true;
+            // Awaited: from here on the signal is at the backend, and everything read after the next round trip is
+            // ours. Where it could not be sent, the drain below waits for the statement or for our limit.
+            if shared.control.cancel(&conn.backend).await {
+                shared.state.lock().stats.cancelled += 1;
+            }
+            drain(&mut conn.pg).await?;
+        }
+    }
+    let reset = reset_sql(shared, conn);
+    for _ in 0..3 {
+        match reset_session(&mut conn.pg, reset.clone()).await {
+            Ok(false) => {
+                return if conn.pg.is_in_transaction() {
+                    Err(sqlx::Error::WorkerCrashed)
+                } else {
+                    Ok(())
+                };
+            }
+            // An open transaction took the reset with it: roll back, and reset again.
+            Ok(true) => roll_back(&mut conn.pg).await?,
+            // A cancel that came late, or an aborted transaction.
+            Err(sqlx::Error::Database(error))
+                if (busy && error.code().as_deref() == Some("57014")) || error.code().as_deref() == Some("25P02") =>
+            {
+                roll_back(&mut conn.pg).await?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(sqlx::Error::WorkerCrashed)
+}
+
+/// Reads until the server is ready for a statement of ours: every error on the way belongs to somebody else.
+async fn drain(pg: &mut PgConnection) -> sqlx::Result<()> {
+    for _ in 0..LATE_ANSWERS {
+        match pg.ping().await {
+            Ok(()) => return Ok(()),
+            Err(sqlx::Error::Database(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(sqlx::Error::WorkerCrashed)
+}
+
+async fn roll_back(pg: &mut PgConnection) -> sqlx::Result<()> {
+    match pg.execute(sqlx::raw_sql("ROLLBACK")).await {
+        Ok(_) | Err(sqlx::Error::Database(_)) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn reset_sql(shared: &Shared, conn: &Conn) -> SqlStr {
+    match watch_client(&shared.session.load()).filter(|_| conn.backend.watched) {
+        // `RESET ALL` has undone it.
+        Some(watch) => AssertSqlSafe(format!("{RESET}; {watch}")).into_sql_str(),
+        None => RESET.into_sql_str(),
+    }
+}
+
+/// Whether a transaction was open.
+async fn reset_session(pg: &mut PgConnection, reset: SqlStr) -> sqlx::Result<bool> {
+    let mut steps = pg.fetch_many(sqlx::raw_sql(reset));
+    let mut open = None;
+    while let Some(step) = steps.try_next().await? {
+        if let (Either::Right(row), None) = (step, open) {
+            open = Some(row.try_get::<bool, _>(0)?);
+        }
+    }
+    open.ok_or(sqlx::Error::RowNotFound)
+}

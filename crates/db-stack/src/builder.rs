@@ -1,0 +1,129 @@
+//! What a database can be given before it connects.
+
+use crate::{
+    config::DbConfig,
+    db::{Db, Inner},
+    stack,
+};
+use arc_swap::ArcSwap;
+use db_core::{Call, Observer, Observers, Result, Source};
+use db_pool::{Pool, PoolBuilder};
+use sqlx::{PgPool, postgres::PgConnectOptions};
+use std::{fmt, sync::Arc};
+
+/// Collects settings; see [`Db::builder`].
+#[derive(Default)]
+pub struct DbBuilder {
+    config: DbConfig,
+    url: Option<String>,
+    options: Option<PgConnectOptions>,
+    observers: Observers,
+}
+
+impl DbBuilder {
+    /// All settings at once. A URL or options given to this builder win over the connection part.
+    #[must_use]
+    pub fn config(mut self, config: DbConfig) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Where to connect.
+    #[must_use]
+    pub fn url(mut self, url: &str) -> Self {
+        self.url = Some(url.to_owned());
+        self
+    }
+
+    /// Where and how to connect, in sqlx's own terms.
+    #[must_use]
+    pub fn options(mut self, options: PgConnectOptions) -> Self {
+        self.options = Some(options);
+        self
+    }
+
+    /// The most connections that may be open; default 10.
+    #[must_use]
+    pub fn max_connections(mut self, max: u32) -> Self {
+        self.config.pool.max_connections = max;
+        self.config.pool.min_connections = self.config.pool.min_connections.min(max);
+        self
+    }
+
+    /// Changes any setting in place.
+    #[must_use]
+    pub fn configure(mut self, change: impl FnOnce(&mut DbConfig)) -> Self {
+        change(&mut self.config);
+        self
+    }
+
+    /// Someone who is told what happens in the stack.
+    #[must_use]
+    pub fn observer(self, observer: Arc<dyn Observer>) -> Self {
+        self.observers.add(observer);
+        self
+    }
+
+    /// The database, with no connection opened yet.
+    ///
+    /// # Errors
+    /// [`Error::Config`](crate::Error::Config) names each key that is out of range.
+    pub fn build(mut self) -> Result<Db> {
+        if let Some(url) = &self.url {
+            self.config.connection = DbConfig::from_url(url)?.connection;
+        }
+        self.config.validate()?;
+        let options = match self.options.take() {
+            Some(options) => options,
+            None => self.config.connect_options()?,
+        };
+        let pool = Pool::builder(options, self.config.pool.clone());
+        self.finish(pool)
+    }
+
+    /// The database, with the connect options, limits and hooks of an sqlx pool.
+    ///
+    /// # Errors
+    /// As [`DbBuilder::build`].
+    pub fn build_from_pool(mut self, pool: &PgPool) -> Result<Db> {
+        self.config.pool = Pool::limits_of(pool);
+        let pool = Pool::from_pool(pool, self.config.pool.clone());
+        self.finish(pool)
+    }
+
+    fn finish(self, pool: PoolBuilder) -> Result<Db> {
+        let pool = pool
+            .session(self.config.session.clone())
+            .observers(self.observers.clone())
+            .build()?;
+        let inner = Inner {
+            stack: stack::assemble(pool.clone()),
+            pool,
+            observers: self.observers,
+            config: ArcSwap::from_pointee(self.config),
+        };
+        Ok(Db {
+            inner: Arc::new(inner),
+            call: Call::default(),
+        })
+    }
+
+    /// The database, once its first connection is open.
+    ///
+    /// # Errors
+    /// The real reason why there is none.
+    pub async fn connect(self) -> Result<Db> {
+        let db = self.build()?;
+        drop(Source::acquire(&db.inner.pool, &Call::default()).await?);
+        Ok(db)
+    }
+}
+
+impl fmt::Debug for DbBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Neither the URL nor sqlx's options, whose own `Debug` prints the password.
+        f.debug_struct("DbBuilder")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,117 @@
+//! The table of all keys. A test compares it with the structs, another one with `docs/configuration.md`.
+
+use super::reference::{
+    KeyDoc,
+    Kind::{Duration, DurationOrOff, Integer, Mode, Number, Secret, Table, Text, Url, Word},
+};
+
+/// One line for each key; braces keep rustfmt from breaking them up.
+macro_rules! keys {
+    ($($kind:ident $name:literal = $default:literal, $allowed:literal: $doc:literal;)*) => {
+        &[$(KeyDoc::new($name, $kind, $default, $allowed, $doc)),*]
+    };
+}
+
+/// Every key, by section.
+pub const KEYS: &[KeyDoc] = keys! {
+    Url "connection.url" = "", "postgres://user:password@host:5432/database?parameters":
+        "The server, in one text. Excludes `host`, `port`, `database` and `user`.";
+    Text "connection.host" = "", "a host, an IP address or a socket's folder": "Else `PGHOST`, else a local socket.";
+    Integer "connection.port" = "", "1..=65535": "Else `PGPORT`, else 5432.";
+    Text "connection.database" = "", "no control characters": "Else `PGDATABASE`, else the user's name.";
+    Text "connection.user" = "", "no control characters": "Else `PGUSER`, else the operating system's user.";
+    Secret "connection.password" = "", "text without NUL": "Wins over the URL's. Else `PGPASSWORD`, else the password file.";
+    Word "connection.ssl_mode" = "", "disable, allow, prefer, require, verify-ca or verify-full":
+        "Wins over the URL's. Else `verify-full` unless the server is on this machine.";
+    Text "connection.ssl_root_cert" = "", "a PEM file": "The authorities to trust. Else the web's.";
+    Integer "connection.statement_cache_capacity" = "100", "0..=100000":
+        "Prepared statements kept for each connection; 0 keeps none.";
+
+    Integer "pool.max_connections" = "10", "1..=10000": "The most connections, idle and in use together.";
+    Integer "pool.min_connections" = "2", "0..=max_connections": "Connections opened at the start and kept up.";
+    Integer "pool.max_waiting" = "1024", "1..=1000000": "Callers that may wait at once; see `admission`.";
+    Duration "pool.acquire_timeout" = "5s", "1ms..=1h": "How long a caller waits for a lease in all.";
+    Duration "pool.connect_timeout" = "5s", "1ms..=1h": "How long one attempt to connect may take.";
+    Integer "pool.connect_parallelism" = "4", "1..=1000": "Attempts to connect that run at once.";
+    Duration "pool.connect_backoff_base" = "50ms", "1ms..=connect_backoff_cap": "The first pause after a failed attempt.";
+    Duration "pool.connect_backoff_cap" = "400ms", "1ms..=1h": "The longest pause between attempts.";
+    DurationOrOff "pool.idle_timeout" = "10m", "at least 1ms": "An unused connection over `min_connections` is closed then.";
+    DurationOrOff "pool.max_lifetime" = "30m", "at least 1ms": "How old a connection gets.";
+    Number "pool.lifetime_jitter" = "0.25", "0..=0.9": "The share of `max_lifetime` taken off at random.";
+    Duration "pool.validate_after" = "500ms", "0s..=1h": "A connection idle for longer is tested before it is handed out.";
+    Duration "pool.validation_timeout" = "250ms", "1ms..=acquire_timeout": "How long that test may take.";
+    Duration "pool.quarantine_timeout" = "1s", "1ms..=1h": "How long making one lease clean may take.";
+    Duration "pool.drain_timeout" = "20s", "0s..=1h": "How long `close()` waits for leases that are out.";
+    Duration "pool.slow_acquire" = "100ms", "0s..=1h": "A longer wait for a lease is an event.";
+    Mode "pool.admission" = "enforce", "off, observe or enforce": "What `max_waiting` does; `off`: the queue is unbounded.";
+
+    Text "session.application_name" = "db-stack", "at most 63 bytes, no control characters": "The name in `pg_stat_activity`.";
+    DurationOrOff "session.statement_timeout" = "2m 10s", "1ms..=2147483647ms": "The server ends a statement that runs longer.";
+    DurationOrOff "session.lock_timeout" = "10s", "1ms..=2147483647ms": "The server ends a statement that waits longer for a lock.";
+    DurationOrOff "session.idle_in_transaction_session_timeout" = "30s", "1ms..=2147483647ms":
+        "The server ends a session that idles longer in a transaction.";
+    DurationOrOff "session.client_connection_check_interval" = "200ms", "1ms..=2147483647ms":
+        "How often a busy server looks whether its client is still there (PostgreSQL 14).";
+    DurationOrOff "session.tcp_keepalives_idle" = "10s", "1s..=9h": "The server probes a silent client after this time.";
+    Duration "session.tcp_keepalives_interval" = "5s", "1s..=9h": "The time between two probes.";
+    Integer "session.tcp_keepalives_count" = "3", "1..=127": "Unanswered probes before the client is given up.";
+    DurationOrOff "session.tcp_user_timeout" = "10s", "1ms..=2147483647ms":
+        "A client whose acknowledgement is missing for this long is given up (PostgreSQL 12).";
+    Table "session.extra" = "", "names [a-z_][a-z0-9_.]*, values without control characters":
+        "Further server settings, such as `work_mem = \"64MB\"`.";
+
+    Mode "timeout.mode" = "enforce", "off, observe or enforce": "What the limit does.";
+    Duration "timeout.default" = "5s", "1ms..=1h": "The limit of a call that names no other.";
+
+    Mode "transaction.mode" = "enforce", "off, observe or enforce": "What the limit does.";
+    Duration "transaction.timeout" = "1m", "1ms..=1h": "The limit from BEGIN to the end of COMMIT.";
+
+    Mode "retry.mode" = "enforce", "off, observe or enforce": "Whether a failed call is tried again.";
+    Integer "retry.max_attempts" = "3", "1..=10": "Attempts in total, the first one included.";
+    Duration "retry.base_delay" = "50ms", "1ms..=1h": "The pause before the second attempt.";
+    Number "retry.multiplier" = "2.0", "1..=10": "Each pause is this many times the one before.";
+    Number "retry.jitter" = "0.3", "0..=1": "Each pause is longer or shorter by up to this share.";
+
+    Mode "health.mode" = "enforce", "off, observe or enforce": "`observe` probes and gates no call.";
+    Duration "health.interval" = "10s", "1ms..=1h": "The time between two probes.";
+    Duration "health.timeout" = "1s", "1ms..=interval": "How long a probe may take.";
+
+    Mode "slow_query.mode" = "enforce", "off, observe or enforce": "`observe` counts and logs nothing.";
+    Duration "slow_query.threshold" = "100ms", "0s..=1h": "A statement that took longer is slow.";
+
+    Mode "cache.mode" = "off", "off, observe or enforce": "Whether answers are kept.";
+    Duration "cache.ttl" = "30s", "1ms..=24h": "How long an answer is fresh.";
+
+    Mode "leak.mode" = "observe", "off, observe or enforce": "`observe` reports and takes nothing away.";
+    Duration "leak.threshold" = "1m", "1ms..=24h": "A lease that is out for longer is suspect.";
+};
+
+/// The names of the report's Appendix A, and the keys that they became.
+pub const REPORT_NAMES: &[(&str, &str)] = &[
+    ("host", "connection.host"),
+    ("port", "connection.port"),
+    ("database", "connection.database"),
+    ("user", "connection.user"),
+    ("password", "connection.password"),
+    ("min_pool_size", "pool.min_connections"),
+    ("max_pool_size", "pool.max_connections"),
+    ("connect_timeout", "pool.connect_timeout"),
+    ("command_timeout", "timeout.default"),
+    ("statement_timeout", "session.statement_timeout"),
+    ("transaction_timeout", "transaction.timeout"),
+    ("max_retries", "retry.max_attempts"),
+    ("retry_delay", "retry.base_delay"),
+    ("retry_backoff", "retry.multiplier"),
+    ("retry_jitter", "retry.jitter"),
+    ("health_check_interval", "health.interval"),
+    ("health_check_timeout", "health.timeout"),
+    ("max_connection_age", "pool.max_lifetime"),
+    ("max_idle_time", "pool.idle_timeout"),
+    ("enable_slow_query_log", "slow_query.mode"),
+    ("slow_query_threshold_ms", "slow_query.threshold"),
+    ("enable_query_cache", "cache.mode"),
+    ("query_cache_ttl", "cache.ttl"),
+    ("enable_prepared_statements", "connection.statement_cache_capacity"),
+    ("enable_leak_detection", "leak.mode"),
+    ("leak_detection_threshold", "leak.threshold"),
+];

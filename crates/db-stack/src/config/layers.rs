@@ -1,0 +1,197 @@
+//! Settings of the layers, so that a configuration file written today stays valid when a layer arrives.
+
+use std::time::Duration;
+
+use db_core::config::{Checks, Mode, duration};
+use serde::{Deserialize, Serialize};
+
+const MS: Duration = Duration::from_millis(1);
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// How long a call may take.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TimeoutConfig {
+    /// Default `enforce`; `observe` counts the calls that it would have ended.
+    pub mode: Mode,
+    /// The limit of a call that names no other: waiting, retries and execution together. Default 5 s (the report's
+    /// class `normal`), 1ms..=1h.
+    #[serde(with = "duration")]
+    pub default: Duration,
+}
+
+impl Default for TimeoutConfig {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Enforce,
+            default: Duration::from_secs(5),
+        }
+    }
+}
+
+/// How long a transaction may take.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TransactionConfig {
+    /// Default `enforce`; `observe` counts the transactions that it would have ended.
+    pub mode: Mode,
+    /// The limit from BEGIN to the end of COMMIT. Default 60 s (the report), 1ms..=1h.
+    #[serde(with = "duration")]
+    pub timeout: Duration,
+}
+
+impl Default for TransactionConfig {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Enforce,
+            timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+/// When a failed call is tried again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RetryConfig {
+    /// Default `enforce`; `observe` counts the retries that it would have made.
+    pub mode: Mode,
+    /// Attempts in total, the first one included. Default 3 (the report), 1..=10.
+    pub max_attempts: u32,
+    /// The pause before the second attempt. Default 50 ms (own choice: the report's 500 ms is longer than most
+    /// callers wait), 1ms..=1h.
+    #[serde(with = "duration")]
+    pub base_delay: Duration,
+    /// Each pause is this many times the one before. Default 2.0 (the report), 1..=10.
+    pub multiplier: f64,
+    /// Each pause is longer or shorter by up to this share. Default 0.3 (the report), 0..=1.
+    pub jitter: f64,
+}
+
+impl Default for RetryConfig {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Enforce,
+            max_attempts: 3,
+            base_delay: Duration::from_millis(50),
+            multiplier: 2.0,
+            jitter: 0.3,
+        }
+    }
+}
+
+/// How the server is watched.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HealthConfig {
+    /// Default `enforce`; `observe` probes and gates no call.
+    pub mode: Mode,
+    /// The time between two probes. Default 10 s (own choice), 1ms..=1h.
+    #[serde(with = "duration")]
+    pub interval: Duration,
+    /// How long a probe may take. Default 1 s (own choice), 1ms..=`interval`.
+    #[serde(with = "duration")]
+    pub timeout: Duration,
+}
+
+impl Default for HealthConfig {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Enforce,
+            interval: Duration::from_secs(10),
+            timeout: Duration::from_secs(1),
+        }
+    }
+}
+
+/// Which statements are reported as slow.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SlowQueryConfig {
+    /// Default `enforce`; `observe` counts and logs nothing.
+    pub mode: Mode,
+    /// A statement that took longer is slow. Default 100 ms (the report), 0s..=1h.
+    #[serde(with = "duration")]
+    pub threshold: Duration,
+}
+
+impl Default for SlowQueryConfig {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Enforce,
+            threshold: Duration::from_millis(100),
+        }
+    }
+}
+
+/// Whether answers are kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CacheConfig {
+    /// Default `off`: a stale answer is wrong for a caller who did not ask for it.
+    pub mode: Mode,
+    /// How long an answer is fresh. Default 30 s (the long end of what experts choose), 1ms..=24h.
+    #[serde(with = "duration")]
+    pub ttl: Duration,
+}
+
+impl Default for CacheConfig {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Off,
+            ttl: Duration::from_secs(30),
+        }
+    }
+}
+
+/// When a lease that is not given back is called a leak.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LeakConfig {
+    /// Default `observe`: reports and takes nothing away.
+    pub mode: Mode,
+    /// A lease that is out for longer is suspect. Default 60 s (the report; HikariCP's author advises 1 to 2 min),
+    /// 1ms..=24h.
+    #[serde(with = "duration")]
+    pub threshold: Duration,
+}
+
+impl Default for LeakConfig {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Observe,
+            threshold: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Declares `validate` for a section.
+macro_rules! validated {
+    ($($section:ty, |$self:ident, $checks:ident| $body:block)*) => {$(
+        impl $section {
+            /// Notes every setting that can't be used, with `prefix.` before its name.
+            pub fn validate(&self, prefix: &str, checks: &mut Checks) {
+                let $self = self;
+                checks.within(prefix, |$checks| $body);
+            }
+        }
+    )*};
+}
+
+validated! {
+    TimeoutConfig, |section, c| { c.range("default", &section.default, MS..=HOUR); }
+    TransactionConfig, |section, c| { c.range("timeout", &section.timeout, MS..=HOUR); }
+    RetryConfig, |section, c| {
+        c.range("max_attempts", &section.max_attempts, 1..=10);
+        c.range("base_delay", &section.base_delay, MS..=HOUR);
+        c.range("multiplier", &section.multiplier, 1.0..=10.0);
+        c.range("jitter", &section.jitter, 0.0..=1.0);
+    }
+    HealthConfig, |section, c| {
+        c.range("interval", &section.interval, MS..=HOUR);
+        c.at_least("timeout", &section.timeout, &MS);
+        c.not_longer_than("timeout", section.timeout, "interval", section.interval);
+    }
+    SlowQueryConfig, |section, c| { c.range("threshold", &section.threshold, Duration::ZERO..=HOUR); }
+    CacheConfig, |section, c| { c.range("ttl", &section.ttl, MS..=24 * HOUR); }
+    LeakConfig, |section, c| { c.range("threshold", &section.threshold, MS..=24 * HOUR); }
+}

@@ -1,0 +1,214 @@
+//! The handle.
+
+use crate::{builder::DbBuilder, config::DbConfig, events::Events, stack::Stack, tx::Tx};
+use arc_swap::ArcSwap;
+use db_core::{Call, Error, Observers, QueryClass, Result, Source};
+use db_pool::{CloseReport, Pool, PoolLease, PoolStats};
+use sqlx::{PgPool, SqlSafeStr, postgres::PgConnectOptions};
+use std::{fmt, future::Future, panic::Location, sync::Arc};
+use tokio::time::Instant;
+
+/// A database, in place of `PgPool`. Cheap to clone; `&Db` is an [`sqlx::Executor`].
+///
+/// Options ride on handles: `db.class(QueryClass::Slow)` is again a `Db` over the same connections.
+#[derive(Clone)]
+pub struct Db {
+    pub(crate) inner: Arc<Inner>,
+    pub(crate) call: Call,
+}
+
+pub(crate) struct Inner {
+    pub(crate) pool: Pool,
+    pub(crate) stack: Box<dyn Stack>,
+    pub(crate) observers: Observers,
+    pub(crate) config: ArcSwap<DbConfig>,
+}
+
+impl Db {
+    /// Everything that can be set before connecting.
+    pub fn builder() -> DbBuilder {
+        DbBuilder::default()
+    }
+
+    /// Connects and waits for the first connection.
+    ///
+    /// # Errors
+    /// The real reason why there is none: refused, wrong password, no such database, too many connections.
+    pub async fn connect(url: &str) -> Result<Self> {
+        Self::builder().url(url).connect().await
+    }
+
+    /// Connects with sqlx's own options.
+    ///
+    /// # Errors
+    /// As [`Db::connect`].
+    pub async fn connect_with(options: PgConnectOptions) -> Result<Self> {
+        Self::builder().options(options).connect().await
+    }
+
+    /// A handle that connects when it is first used.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when the URL can't be used.
+    pub fn connect_lazy(url: &str) -> Result<Self> {
+        Self::builder().url(url).build()
+    }
+
+    /// As [`Db::connect_lazy`], with sqlx's own options.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when the options can't be used.
+    pub fn connect_lazy_with(options: PgConnectOptions) -> Result<Self> {
+        Self::builder().options(options).build()
+    }
+
+    /// A stack like an existing sqlx pool: its connect options, limits and hooks. The sqlx pool itself is left alone.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when the pool's settings are out of range.
+    pub fn from_pool(pool: &PgPool) -> Result<Self> {
+        Self::builder().build_from_pool(pool)
+    }
+
+    /// The same database for calls of another class.
+    #[must_use]
+    pub fn class(&self, class: QueryClass) -> Self {
+        self.with(|call| call.class = class)
+    }
+
+    /// The same database for calls that must end by `deadline`: waiting, retrying and running together. An earlier
+    /// deadline that is already set stays.
+    #[must_use]
+    pub fn deadline(&self, deadline: Instant) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            call: self.call.clone().with_deadline(deadline),
+        }
+    }
+
+    #[track_caller]
+    pub(crate) fn with(&self, change: impl FnOnce(&mut Call)) -> Self {
+        let mut db = self.clone();
+        change(&mut db.call);
+        db.call.site = Some(Location::caller());
+        db
+    }
+
+    #[track_caller]
+    pub(crate) fn call_here(&self) -> Call {
+        let mut call = self.call.clone();
+        call.site = Some(Location::caller());
+        call
+    }
+
+    /// A connection of one's own, which derefs to [`sqlx::PgConnection`]. It is verified and reset when it comes back.
+    /// Dropping the future loses nothing.
+    #[track_caller]
+    pub fn acquire(&self) -> impl Future<Output = Result<PoolLease>> + Send + use<> {
+        let (inner, call) = (self.inner.clone(), self.call_here());
+        async move { Source::acquire(&inner.pool, &call).await }
+    }
+
+    /// A connection that is idle at this moment, if any.
+    #[track_caller]
+    pub fn try_acquire(&self) -> Option<PoolLease> {
+        self.inner.pool.try_acquire()
+    }
+
+    /// Begins a transaction. Dropped before `commit`, it is rolled back; dropped while it begins, nothing is left open.
+    #[track_caller]
+    pub fn begin(&self) -> impl Future<Output = Result<Tx>> + Send + use<> {
+        let (inner, call) = (self.inner.clone(), self.call_here());
+        async move { Tx::begin(&inner.pool, &call, None).await }
+    }
+
+    /// As [`Db::begin`], with a `BEGIN` statement of one's own, such as `BEGIN ISOLATION LEVEL SERIALIZABLE`.
+    #[track_caller]
+    pub fn begin_with(&self, statement: impl SqlSafeStr) -> impl Future<Output = Result<Tx>> + Send {
+        let (inner, call) = (self.inner.clone(), self.call_here());
+        let statement = statement.into_sql_str();
+        async move { Tx::begin(&inner.pool, &call, Some(statement)).await }
+    }
+
+    /// A transaction if a connection is idle at this moment.
+    ///
+    /// # Errors
+    /// When `BEGIN` fails.
+    #[track_caller]
+    pub fn try_begin(&self) -> impl Future<Output = Result<Option<Tx>>> + Send + use<> {
+        let lease = self.try_acquire();
+        async move {
+            match lease {
+                Some(lease) => Ok(Some(Tx::begin_on(lease, None).await?)),
+                None => Ok(None),
+            }
+        }
+    }
+
+    /// The pool's figures at this moment.
+    pub fn stats(&self) -> PoolStats {
+        self.inner.pool.stats()
+    }
+
+    /// What happens from now on, as a bounded stream.
+    pub fn events(&self) -> Events {
+        Events::of(&self.inner.observers)
+    }
+
+    /// Open connections.
+    pub fn size(&self) -> u32 {
+        self.stats().size
+    }
+
+    /// Connections that nobody uses at this moment.
+    pub fn num_idle(&self) -> usize {
+        self.stats().idle as usize
+    }
+
+    /// Whether [`Db::close`] has been called.
+    pub fn is_closed(&self) -> bool {
+        self.inner.pool.is_closed()
+    }
+
+    /// The warm lease pool under the stack.
+    pub fn pool(&self) -> &Pool {
+        &self.inner.pool
+    }
+
+    /// The settings in force.
+    pub fn config(&self) -> Arc<DbConfig> {
+        self.inner.config.load_full()
+    }
+
+    /// Swaps the settings at run time. What belongs to a connection (session, credentials, address) applies to
+    /// connections opened from now on; the others are closed as they come back.
+    ///
+    /// # Errors
+    /// [`Error::Config`] names each key that is out of range; the settings in force stay.
+    pub fn reload(&self, config: DbConfig) -> Result<()> {
+        config.validate()?;
+        let before = self.inner.config.load_full();
+        if config.connection != before.connection || config.session != before.session {
+            self.inner
+                .pool
+                .set_endpoint(config.connect_options()?, config.session.clone());
+        }
+        self.inner.pool.reload(config.pool.clone()).map_err(Error::from)?;
+        self.inner.config.store(Arc::new(config));
+        Ok(())
+    }
+
+    /// Stops handing out connections, waits for those in use up to `pool.drain_timeout`, then ends their sessions.
+    /// Cancel-safe: a dropped future leaves the database closed to new callers.
+    pub async fn close(&self) -> CloseReport {
+        self.inner.pool.close().await
+    }
+}
+
+impl fmt::Debug for Db {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Db")
+            .field("pool", &self.inner.pool)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,48 @@
+//! `Db`: the drop-in for sqlx's `PgPool` that joins the db-* layers into one stack.
+//!
+//! Change the type and keep every query: `&Db` is an `sqlx::Executor`, so `sqlx::query!`, `query_as!`, streams, COPY
+//! and migrations work as they are, over warm leases that cost no ping, survive cancellation and name the reason
+//! when there is none.
+//!
+//! ```no_run
+//! use db_stack::Db;
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let db = Db::connect("postgres://localhost/app").await?; // was: PgPool::connect
+//! let open: i64 = sqlx::query_scalar("SELECT count(*) FROM orders WHERE state = $1")
+//!     .bind("open")
+//!     .fetch_one(&db)
+//!     .await?;
+//!
+//! let mut tx = db.begin().await?;
+//! sqlx::query("UPDATE accounts SET balance = balance - 1 WHERE id = $1").bind(7).execute(&mut *tx).await?;
+//! tx.commit().await?; // an error if a statement in it failed: never a silent ROLLBACK
+//! # let _ = open; Ok(()) }
+//! ```
+
+mod acquire;
+mod builder;
+pub mod config;
+mod copy;
+mod db;
+mod events;
+mod executor;
+mod listener;
+mod stack;
+mod stream;
+mod tx;
+mod tx_conn;
+
+pub use builder::DbBuilder;
+pub use config::DbConfig;
+pub use db::Db;
+pub use db_core::{
+    AcquireError, AcquireFailure, Call, CloseReason, ConnectFailure, Error, Event, Holder, Observer, QueryClass,
+    Result, Sent, ServerError, SqlState, SqlStateClass, StatementFacts, StatementKind, TransactionAborted,
+    config::{InvalidConfig, InvalidKey, Mode},
+};
+pub use db_pool::{CloseReport, PoolConfig, PoolLease as Lease, PoolStats, SessionConfig};
+pub use events::Events;
+pub use listener::{Listener, Message};
+pub use tx::Tx;
+pub use tx_conn::TxConn;

@@ -1,0 +1,113 @@
+//! LISTEN that survives a reconnect and says so.
+
+use crate::Db;
+use db_core::Result;
+use sqlx::postgres::{PgListener, PgNotification};
+use std::{fmt, time::Duration};
+use tokio::time::sleep;
+
+/// Waits between attempts to get the connection back.
+const RECONNECT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// What a [`Listener`] hears.
+#[derive(Debug)]
+pub enum Message {
+    /// A notification.
+    Notification(PgNotification),
+    /// The connection was lost and is back: whatever was sent in between has been missed.
+    Reconnected,
+}
+
+/// LISTEN on one connection of the budget, until dropped.
+pub struct Listener {
+    db: Db,
+    channels: Vec<String>,
+    listener: Option<PgListener>,
+}
+
+impl Db {
+    /// A connection that listens. It counts against the pool's budget.
+    ///
+    /// # Errors
+    /// When no connection is to be had.
+    pub async fn listener(&self) -> Result<Listener> {
+        let mut listener = Listener {
+            db: self.clone(),
+            channels: Vec::new(),
+            listener: None,
+        };
+        listener.open().await?;
+        Ok(listener)
+    }
+}
+
+impl Listener {
+    /// Starts to listen on a channel; after a reconnect it still does.
+    ///
+    /// # Errors
+    /// The server's or the connection's.
+    pub async fn listen(&mut self, channel: &str) -> Result<()> {
+        self.open().await?.listen(channel).await?;
+        self.channels.push(channel.to_owned());
+        Ok(())
+    }
+
+    /// Stops listening on a channel.
+    ///
+    /// # Errors
+    /// The server's or the connection's.
+    pub async fn unlisten(&mut self, channel: &str) -> Result<()> {
+        self.channels.retain(|known| known != channel);
+        self.open().await?.unlisten(channel).await?;
+        Ok(())
+    }
+
+    /// The next message. A lost connection is opened again, with jittered waits, for as long as it takes; the first
+    /// thing heard then is [`Message::Reconnected`]. Cancel-safe.
+    ///
+    /// # Errors
+    /// When the database has been closed.
+    pub async fn recv(&mut self) -> Result<Message> {
+        let mut wait = RECONNECT.0;
+        loop {
+            match self.listener.as_mut() {
+                Some(listener) => match listener.try_recv().await {
+                    Ok(Some(notification)) => return Ok(Message::Notification(notification)),
+                    Ok(None) | Err(_) => self.listener = None,
+                },
+                None => match self.open().await.map(drop) {
+                    Ok(()) => return Ok(Message::Reconnected),
+                    Err(error) if self.db.is_closed() => return Err(error),
+                    Err(_) => {
+                        sleep(wait.mul_f64(0.5 + 0.5 * fastrand::f64())).await;
+                        wait = (wait * 2).min(RECONNECT.1);
+                    }
+                },
+            }
+        }
+    }
+
+    /// The connection, opened again on the channels of before if it was lost. Always a new one: sqlx's listener keeps
+    /// a connection that was reset.
+    async fn open(&mut self) -> Result<&mut PgListener> {
+        if self.listener.is_none() {
+            let pool = &self.db.inner.pool;
+            let lent = pool.lend(&self.db.call).await?;
+            let mut listener = PgListener::connect_with(pool.inner()).await?;
+            lent.taken_over();
+            // A gap must never be silent.
+            listener.eager_reconnect(false);
+            listener.listen_all(self.channels.iter().map(String::as_str)).await?;
+            self.listener = Some(listener);
+        }
+        Ok(self.listener.as_mut().expect("opened above"))
+    }
+}
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Listener")
+            .field("channels", &self.channels.len())
+            .finish_non_exhaustive()
+    }
+}

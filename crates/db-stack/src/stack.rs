@@ -1,0 +1,22 @@
+//! The layers in their order, erased once.
+
+use db_core::{Call, Result, Rows, Run, Service, Statement};
+use db_pool::Pool;
+use futures_core::future::BoxFuture;
+use tower::ServiceBuilder;
+
+/// The whole stack behind one pointer: the only place where a call's future is boxed.
+pub(crate) trait Stack: Send + Sync {
+    fn call<'a>(&'a self, call: &'a Call, statement: &'a Statement) -> BoxFuture<'a, Result<Rows>>;
+}
+
+impl<S: Service<Statement>> Stack for S {
+    fn call<'a>(&'a self, call: &'a Call, statement: &'a Statement) -> BoxFuture<'a, Result<Rows>> {
+        Box::pin(Service::call(self, call, statement))
+    }
+}
+
+/// From the outside in.
+pub(crate) fn assemble(pool: Pool) -> Box<dyn Stack> {
+    Box::new(ServiceBuilder::new().service(Run(pool)))
+}

@@ -1,0 +1,118 @@
+//! A transaction whose commit tells the truth.
+
+use crate::tx_conn::TxConn;
+use db_core::{Call, Error, Lease, LeaseState, Result, Source, SqlState, TransactionAborted};
+use db_pool::{Pool, PoolLease};
+use sqlx::{PgConnection, Row, SqlStr};
+use sqlx_core::transaction::TransactionManager;
+use sqlx_postgres::PgTransactionManager;
+use std::{
+    fmt,
+    ops::{Deref, DerefMut},
+};
+
+/// An open transaction. Derefs to [`TxConn`], an executor that remembers errors: `query.execute(&mut *tx)`.
+///
+/// A helper that wants `&mut PgConnection` gets it by the same expression; the transaction then counts as raw, and
+/// `commit` asks the server first whether it is still whole. Dropped, it is rolled back off the caller's path.
+pub struct Tx {
+    conn: TxConn,
+}
+
+impl Tx {
+    pub(crate) async fn begin(pool: &Pool, call: &Call, statement: Option<SqlStr>) -> Result<Self> {
+        Self::begin_on(Source::acquire(pool, call).await?, statement).await
+    }
+
+    pub(crate) async fn begin_on(mut lease: PoolLease, statement: Option<SqlStr>) -> Result<Self> {
+        // In flight from here to the end: dropped at any point, the lease is cancelled, drained and rolled back.
+        if let Err(error) = PgTransactionManager::begin(lease.start(), statement).await {
+            let error = Error::from(error);
+            lease.settle(LeaseState::after(&error));
+            return Err(error);
+        }
+        Ok(Self {
+            conn: TxConn::new(lease),
+        })
+    }
+
+    /// Commits, in one round trip unless the transaction was touched raw.
+    ///
+    /// # Errors
+    /// [`Error::Aborted`] when a statement in it failed or was cancelled: PostgreSQL would answer COMMIT with ROLLBACK
+    /// and sqlx would say `Ok`. [`Error::Server`] when the commit itself is refused (deferred constraint,
+    /// serialization): nothing was committed. [`Error::CommitUnknown`] when the answer was lost. Dropping the future
+    /// leaves the outcome unknown.
+    pub async fn commit(mut self) -> Result<()> {
+        let status = self.conn.status;
+        status.whole()?;
+        if status.unsure {
+            still_open(self.conn.lease.start()).await?;
+        }
+        let pg = self.conn.lease.start();
+        while PgTransactionManager::get_transaction_depth(pg) > 0 {
+            PgTransactionManager::commit(pg).await.map_err(commit_failed)?;
+        }
+        self.conn.settle();
+        Ok(())
+    }
+
+    /// Rolls back and waits for it. Dropping the future, or the transaction, rolls back as well.
+    ///
+    /// # Errors
+    /// When the connection breaks, which ends the transaction too.
+    pub async fn rollback(mut self) -> Result<()> {
+        let pg = self.conn.lease.start();
+        while PgTransactionManager::get_transaction_depth(pg) > 0 {
+            PgTransactionManager::rollback(pg).await?;
+        }
+        self.conn.settle();
+        Ok(())
+    }
+}
+
+/// Whether the server still has our transaction open and whole. Simple protocol: see `db-pool`'s reset.
+async fn still_open(pg: &mut PgConnection) -> Result<()> {
+    match sqlx::raw_sql("SELECT now() <> statement_timestamp()")
+        .fetch_one(pg)
+        .await
+    {
+        Ok(row) if row.try_get::<bool, _>(0)? => Ok(()),
+        Ok(_) => Err(TransactionAborted::EndedInside.into()),
+        Err(error) => match Error::from(error) {
+            Error::Server(server) if server.state() == SqlState::InFailedTransaction => {
+                Err(TransactionAborted::StatementFailed(server.state()).into())
+            }
+            error => Err(error),
+        },
+    }
+}
+
+fn commit_failed(error: sqlx::Error) -> Error {
+    match Error::from(error) {
+        Error::Server(server) if !server.is_fatal() && !server.state().is_ambiguous() => Error::Server(server),
+        error => Error::CommitUnknown {
+            source: Box::new(error),
+        },
+    }
+}
+
+impl Deref for Tx {
+    type Target = TxConn;
+
+    fn deref(&self) -> &TxConn {
+        &self.conn
+    }
+}
+
+impl DerefMut for Tx {
+    fn deref_mut(&mut self) -> &mut TxConn {
+        &mut self.conn
+    }
+}
+
+impl fmt::Debug for Tx {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tx").field("status", &self.conn.status).finish()
+    }
+}

@@ -1,0 +1,253 @@
+//! The connection inside a transaction: an executor that remembers what happened on it.
+
+use async_stream::try_stream;
+use db_core::{Lease, LeaseState, Result, SqlState, Statement, TransactionAborted, Want};
+use db_pool::PoolLease;
+use futures_core::{future::BoxFuture, stream::BoxStream};
+use futures_util::TryStreamExt;
+use sqlx::{
+    Acquire, Describe, Either, Execute, Executor, PgConnection, Postgres, SqlStr, Transaction,
+    postgres::{PgQueryResult, PgRow, PgStatement, PgTypeInfo},
+};
+use sqlx_core::transaction::TransactionManager;
+use sqlx_postgres::PgTransactionManager;
+use std::{
+    fmt,
+    ops::{Deref, DerefMut},
+};
+
+/// What is known about the transaction without asking the server.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Status {
+    /// The first statement that failed; the server has aborted the transaction.
+    pub(crate) failed: Option<SqlState>,
+    /// A statement was dropped before it answered.
+    pub(crate) cancelled: bool,
+    /// Something happened that was not seen: ask the server before COMMIT.
+    pub(crate) unsure: bool,
+    /// A statement may have left session state, which outlives the transaction.
+    pub(crate) session: bool,
+}
+
+impl Status {
+    /// Whether COMMIT can do what it says.
+    pub(crate) fn whole(self) -> Result<(), TransactionAborted> {
+        match self {
+            Self { cancelled: true, .. } => Err(TransactionAborted::StatementCancelled),
+            Self {
+                failed: Some(state), ..
+            } => Err(TransactionAborted::StatementFailed(state)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The connection inside a [`Tx`](crate::Tx). `&mut TxConn` is an executor; mutable access to the [`PgConnection`]
+/// below makes the transaction raw.
+pub struct TxConn {
+    pub(crate) lease: PoolLease,
+    pub(crate) status: Status,
+}
+
+/// One statement in progress: dropped before it is done, it leaves its mark.
+struct Progress<'a> {
+    status: &'a mut Status,
+    answered: bool,
+    done: bool,
+}
+
+impl Progress<'_> {
+    fn failed(&mut self, error: &sqlx::Error) {
+        match error {
+            sqlx::Error::Database(error) => {
+                let state = SqlState::from_code(error.code().as_deref().unwrap_or_default());
+                self.status.failed.get_or_insert(state);
+            }
+            sqlx::Error::RowNotFound | sqlx::Error::Encode(_) => {}
+            // Whether the server has seen it is the server's to say.
+            _ => self.status.unsure = true,
+        }
+        self.done = true;
+    }
+}
+
+impl Drop for Progress<'_> {
+    fn drop(&mut self) {
+        if !self.done && self.answered {
+            // A stream that was not read to its end: the rest of it may still fail.
+            self.status.unsure = true;
+        } else if !self.done {
+            self.status.cancelled = true;
+        }
+    }
+}
+
+impl TxConn {
+    pub(crate) fn new(lease: PoolLease) -> Self {
+        Self {
+            lease,
+            status: Status::default(),
+        }
+    }
+
+    /// The transaction has ended: says how the lease is left.
+    pub(crate) fn settle(&mut self) {
+        let session = self.status.session || self.status.unsure;
+        self.lease
+            .settle(if session { LeaseState::Verify } else { LeaseState::Clean });
+    }
+
+    /// The connection for one statement, unless the transaction can't go on.
+    fn begin_statement(&mut self, statement: Option<&Statement>) -> Result<(Progress<'_>, &mut PgConnection)> {
+        if self.status.cancelled {
+            return Err(TransactionAborted::StatementCancelled.into());
+        }
+        if let Some(facts) = statement
+            .map(Statement::facts)
+            .filter(|facts| !facts.is_self_contained())
+        {
+            self.status.session |= facts.leaves_session_state();
+            self.status.unsure |= facts.leaves_transaction_open();
+        }
+        let progress = Progress {
+            status: &mut self.status,
+            answered: false,
+            done: false,
+        };
+        Ok((progress, self.lease.start()))
+    }
+
+    async fn one<T>(
+        &mut self,
+        statement: Option<&Statement>,
+        run: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
+    ) -> sqlx::Result<T> {
+        let (mut progress, pg) = self.begin_statement(statement)?;
+        let out = run(pg).await;
+        match &out {
+            Ok(_) => progress.done = true,
+            Err(error) => progress.failed(error),
+        }
+        out
+    }
+}
+
+impl Drop for TxConn {
+    fn drop(&mut self) {
+        // Queued only: quarantine sends it, drains and verifies. After COMMIT or ROLLBACK there is nothing to queue.
+        while PgTransactionManager::get_transaction_depth(&self.lease) > 0 {
+            PgTransactionManager::start_rollback(self.lease.start());
+        }
+    }
+}
+
+impl<'c> Executor<'c> for &'c mut TxConn {
+    type Database = Postgres;
+
+    fn fetch_many<'e, 'q: 'e, E>(self, query: E) -> BoxStream<'e, sqlx::Result<Either<PgQueryResult, PgRow>>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, Postgres>,
+    {
+        let statement = Statement::new(query, Want::All);
+        Box::pin(try_stream! {
+            let statement = statement?;
+            let (mut progress, pg) = self.begin_statement(Some(&statement))?;
+            let mut steps = pg.fetch_many(statement.into_replay());
+            loop {
+                match steps.try_next().await {
+                    Ok(Some(step)) => {
+                        progress.answered = true;
+                        yield step;
+                    }
+                    Ok(None) => break,
+                    Err(error) => {
+                        progress.failed(&error);
+                        Err(error)?;
+                    }
+                }
+            }
+            progress.done = true;
+        })
+    }
+
+    fn fetch_optional<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, sqlx::Result<Option<PgRow>>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, Postgres>,
+    {
+        let statement = Statement::new(query, Want::First);
+        Box::pin(async move {
+            let statement = statement?;
+            let replay = statement.clone().into_replay();
+            self.one(Some(&statement), async move |pg: &mut PgConnection| {
+                pg.fetch_optional(replay).await
+            })
+            .await
+        })
+    }
+
+    fn prepare_with<'e>(self, sql: SqlStr, parameters: &'e [PgTypeInfo]) -> BoxFuture<'e, sqlx::Result<PgStatement>>
+    where
+        'c: 'e,
+    {
+        Box::pin(self.one(None, async move |pg: &mut PgConnection| {
+            pg.prepare_with(sql, parameters).await
+        }))
+    }
+
+    fn describe<'e>(self, sql: SqlStr) -> BoxFuture<'e, sqlx::Result<Describe<Postgres>>>
+    where
+        'c: 'e,
+    {
+        Box::pin(self.one(None, async move |pg: &mut PgConnection| pg.describe(sql).await))
+    }
+}
+
+/// Generic code may begin inside: sqlx then makes a savepoint. It works on the raw connection.
+impl<'c> Acquire<'c> for &'c mut TxConn {
+    type Database = Postgres;
+    type Connection = &'c mut PgConnection;
+
+    fn acquire(self) -> BoxFuture<'c, sqlx::Result<&'c mut PgConnection>> {
+        Box::pin(std::future::ready(Ok(&mut **self)))
+    }
+
+    fn begin(self) -> BoxFuture<'c, sqlx::Result<Transaction<'c, Postgres>>> {
+        Box::pin(async move {
+            self.status.unsure = true;
+            // sqlx answers a savepoint that is dropped while it begins by rolling the outer transaction back.
+            let (mut progress, pg) = self.begin_statement(None)?;
+            let begun = Transaction::begin(pg, None).await;
+            match &begun {
+                Ok(_) => progress.done = true,
+                Err(error) => progress.failed(error),
+            }
+            begun
+        })
+    }
+}
+
+impl Deref for TxConn {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        &self.lease
+    }
+}
+
+impl DerefMut for TxConn {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        self.status.unsure = true;
+        self.status.session = true;
+        self.lease.start()
+    }
+}
+
+impl fmt::Debug for TxConn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TxConn")
+            .field("status", &self.status)
+            .finish_non_exhaustive()
+    }
+}

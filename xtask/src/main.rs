@@ -1,0 +1,71 @@
+//! `cargo xtask`: the project's own commands. It only shells out; what is measured and proved lives in `db-bench`.
+
+mod bench;
+mod cargo;
+mod check;
+mod child;
+mod counts;
+mod demo;
+mod deny;
+mod layering;
+mod manifests;
+mod pg;
+mod prove;
+mod skips;
+mod test;
+mod tidy;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+/// The commands of this repository.
+#[derive(Parser)]
+#[command(name = "xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a small trading workload against a throwaway server with faults under it, and account for every order.
+    #[command(disable_help_flag = true)]
+    Demo(Forwarded),
+    /// Compare with other pools in one interleaved run and print ratios.
+    #[command(disable_help_flag = true)]
+    Bench(Forwarded),
+    /// Re-run a promised figure by name; without a name, list them.
+    #[command(disable_help_flag = true)]
+    Prove(Forwarded),
+    /// Start a throwaway PostgreSQL and print its URL until Ctrl-C.
+    #[command(disable_help_flag = true)]
+    Pg(Forwarded),
+    /// Run every test against one throwaway PostgreSQL (or the one that `DB_STACK_PG_URL` names).
+    Test(Forwarded),
+    /// Formatting, lints, docs, crate layering, dependencies, tidiness.
+    Check(check::Options),
+}
+
+/// Arguments handed on as they are.
+#[derive(Args)]
+struct Forwarded {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+    args: Vec<OsString>,
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Demo(Forwarded { args }) => demo::run(args),
+        Command::Bench(Forwarded { args }) => bench::run(args),
+        Command::Prove(Forwarded { args }) => prove::run(args),
+        Command::Pg(Forwarded { args }) => pg::run(args),
+        Command::Test(Forwarded { args }) => test::run(args),
+        Command::Check(options) => check::run(&options),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
