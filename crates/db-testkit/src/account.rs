@@ -38,12 +38,18 @@ impl Account {
 fn in_passwd(passwd: &str, name: &str) -> Option<Account> {
     let line = passwd.lines().find(|line| line.split(':').next() == Some(name))?;
     let mut fields = line.split(':').skip(2);
-    Some(Account::Other { uid: id(fields.next()?)?, gid: id(fields.next()?)? })
+    Some(Account::Other {
+        uid: id(fields.next()?)?,
+        gid: id(fields.next()?)?,
+    })
 }
 
 /// macOS writes the id of `nobody` as -2.
 fn id(field: &str) -> Option<u32> {
-    field.parse::<u32>().ok().or_else(|| field.parse::<i32>().ok().map(i32::cast_unsigned))
+    field
+        .parse::<u32>()
+        .ok()
+        .or_else(|| field.parse::<i32>().ok().map(i32::cast_unsigned))
 }
 
 #[cfg(test)]
@@ -52,9 +58,19 @@ mod tests {
 
     #[test]
     fn ids_come_from_the_line_of_exactly_that_name() {
-        let passwd = "root:x:0:0::/root:/bin/sh\npostgres2:x:7:7::/:/x\npostgres:x:104:112:,:/v:/b\nnobody:*:-2:-2:x:/:/f\n";
-        assert_eq!(in_passwd(passwd, "postgres"), Some(Account::Other { uid: 104, gid: 112 }));
-        assert_eq!(in_passwd(passwd, "nobody"), Some(Account::Other { uid: u32::MAX - 1, gid: u32::MAX - 1 }));
+        let passwd =
+            "root:x:0:0::/root:/bin/sh\npostgres2:x:7:7::/:/x\npostgres:x:104:112:,:/v:/b\nnobody:*:-2:-2:x:/:/f\n";
+        assert_eq!(
+            in_passwd(passwd, "postgres"),
+            Some(Account::Other { uid: 104, gid: 112 })
+        );
+        assert_eq!(
+            in_passwd(passwd, "nobody"),
+            Some(Account::Other {
+                uid: u32::MAX - 1,
+                gid: u32::MAX - 1
+            })
+        );
         assert_eq!(in_passwd(passwd, "post"), None);
     }
 }

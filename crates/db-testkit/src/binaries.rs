@@ -43,13 +43,18 @@ impl Binaries {
         if path.is_file() {
             Ok(path)
         } else {
-            Err(StartError::MissingTool { tool, bin_dir: self.dir.clone() })
+            Err(StartError::MissingTool {
+                tool,
+                bin_dir: self.dir.clone(),
+            })
         }
     }
 }
 
 fn lacking(dir: &Path) -> Option<&'static str> {
-    ["postgres", "initdb"].into_iter().find(|tool| !dir.join(tool).is_file())
+    ["postgres", "initdb"]
+        .into_iter()
+        .find(|tool| !dir.join(tool).is_file())
 }
 
 fn usual_places() -> Vec<(String, PathBuf)> {
@@ -69,7 +74,10 @@ fn usual_places() -> Vec<(String, PathBuf)> {
     if places.is_empty() {
         places.push(("PATH".to_owned(), PathBuf::from("$PATH")));
     }
-    places.push(("pg_config --bindir".to_owned(), pg_config().unwrap_or_else(|| "pg_config".into())));
+    places.push((
+        "pg_config --bindir".to_owned(),
+        pg_config().unwrap_or_else(|| "pg_config".into()),
+    ));
     for (folder, starts_with, below) in [
         ("/usr/lib/postgresql", "", "bin"),
         ("/usr/libexec", "postgresql", ""),
@@ -80,7 +88,10 @@ fn usual_places() -> Vec<(String, PathBuf)> {
     ] {
         let found = newest_first(Path::new(folder), starts_with);
         if found.is_empty() {
-            places.push(("usual".to_owned(), Path::new(folder).join(format!("{starts_with}*")).join(below)));
+            places.push((
+                "usual".to_owned(),
+                Path::new(folder).join(format!("{starts_with}*")).join(below),
+            ));
         }
         places.extend(found.into_iter().map(|dir| ("usual".to_owned(), dir.join(below))));
     }
@@ -89,7 +100,11 @@ fn usual_places() -> Vec<(String, PathBuf)> {
 }
 
 fn pg_config() -> Option<PathBuf> {
-    let output = Command::new("pg_config").arg("--bindir").stdin(Stdio::null()).output().ok()?;
+    let output = Command::new("pg_config")
+        .arg("--bindir")
+        .stdin(Stdio::null())
+        .output()
+        .ok()?;
     let dir = String::from_utf8(output.stdout).ok()?;
     let dir = dir.trim();
     (!dir.is_empty()).then(|| PathBuf::from(dir))
@@ -112,8 +127,11 @@ fn newest_first(folder: &Path, starts_with: &str) -> Vec<PathBuf> {
 
 /// The first number in a folder name: 9 sorts below 15, unlike the text.
 fn version_in(name: &str) -> u32 {
-    let digits: String =
-        name.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
+    let digits: String = name
+        .chars()
+        .skip_while(|c| !c.is_ascii_digit())
+        .take_while(char::is_ascii_digit)
+        .collect();
     digits.parse().unwrap_or(0)
 }
 

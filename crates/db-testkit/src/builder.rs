@@ -80,10 +80,15 @@ impl PostgresBuilder {
         let found = spawn_blocking(move || {
             let account = Account::choose()?;
             sweep::sweep(&home::bases(durable));
-            Ok((account, Binaries::find(bin_dir.as_deref()), Home::create(account, durable)?))
+            Ok((
+                account,
+                Binaries::find(bin_dir.as_deref()),
+                Home::create(account, durable)?,
+            ))
         });
-        let (account, binaries, home) =
-            found.await.map_err(|error| StartError::io("prepare a folder")(error.into()))??;
+        let (account, binaries, home) = found
+            .await
+            .map_err(|error| StartError::io("prepare a folder")(error.into()))??;
         #[cfg(feature = "fetch")]
         let binaries = match binaries {
             Err(StartError::NoBinaries { looked }) => crate::fetch::fetch(looked).await,

@@ -51,7 +51,9 @@ impl Cluster {
     /// The server's version, for example `15.18`.
     pub(crate) async fn version(&self) -> Result<String, ServerError> {
         let mut admin = self.admin("postgres").await?;
-        let row = sqlx::query("SELECT current_setting('server_version')").fetch_one(&mut admin).await?;
+        let row = sqlx::query("SELECT current_setting('server_version')")
+            .fetch_one(&mut admin)
+            .await?;
         let version: String = row.try_get(0)?;
         admin.close().await?;
         // Distributions append their own: "15.18 (Debian 15.18-0+deb12u1)".
@@ -73,7 +75,11 @@ pub(crate) fn identifier(name: &str) -> String {
 pub(crate) fn literal(value: &str) -> String {
     let value = value.replace('\'', "''");
     // With a backslash the plain form depends on standard_conforming_strings.
-    if value.contains('\\') { format!("E'{}'", value.replace('\\', "\\\\")) } else { format!("'{value}'") }
+    if value.contains('\\') {
+        format!("E'{}'", value.replace('\\', "\\\\"))
+    } else {
+        format!("'{value}'")
+    }
 }
 
 /// Runs a statement that was built here.

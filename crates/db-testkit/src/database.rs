@@ -23,7 +23,10 @@ impl Database {
         let name = unique("test");
         copy(&mut admin, &name, template).await?;
         admin.close().await?;
-        Ok(Self { cluster: cluster.clone(), name })
+        Ok(Self {
+            cluster: cluster.clone(),
+            name,
+        })
     }
 
     /// Its URL, over TCP where the server listens there.
@@ -53,7 +56,11 @@ impl Database {
 /// Ends the sessions of a database and drops it, if it is there.
 pub(crate) async fn drop_named(cluster: &Cluster, name: &str) -> Result<(), ServerError> {
     let mut admin = cluster.admin("postgres").await?;
-    execute(&mut admin, format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", identifier(name))).await?;
+    execute(
+        &mut admin,
+        format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", identifier(name)),
+    )
+    .await?;
     admin.close().await?;
     Ok(())
 }
@@ -67,6 +74,10 @@ pub(crate) async fn copy(admin: &mut PgConnection, name: &str, template: &str) -
     .fetch_one(&mut *admin)
     .await?;
     let strategy = if files { " STRATEGY file_copy" } else { "" };
-    let sql = format!("CREATE DATABASE {} TEMPLATE {}{strategy}", identifier(name), identifier(template));
+    let sql = format!(
+        "CREATE DATABASE {} TEMPLATE {}{strategy}",
+        identifier(name),
+        identifier(template)
+    );
     execute(admin, sql).await
 }

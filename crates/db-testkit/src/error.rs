@@ -70,12 +70,14 @@ pub enum StartError {
         /// How many ports were tried.
         tries: u32,
     },
-    /// The server is up, but a statement needed for the set-up failed.
-    #[error("the server is up but its set-up failed")]
-    SetUp(#[source] sqlx::Error),
-    /// PostgreSQL could not be fetched.
-    #[error("PostgreSQL could not be fetched: {0}")]
-    Fetch(String),
+    /// PostgreSQL is not installed and could not be fetched.
+    #[error("PostgreSQL could not be fetched: {why}; it is also not installed:\n  {}", looked.join("\n  "))]
+    Fetch {
+        /// Why it could not.
+        why: String,
+        /// Every place that was looked at before.
+        looked: Vec<String>,
+    },
 }
 
 impl StartError {

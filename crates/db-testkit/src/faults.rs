@@ -157,10 +157,16 @@ impl Postgres {
     }
 
     pub(crate) fn timed_out(&self, what: &'static str, within: Duration) -> ServerError {
-        ServerError::TimedOut { what, within, log: self.log_tail() }
+        ServerError::TimedOut {
+            what,
+            within,
+            log: self.log_tail(),
+        }
     }
 }
 
 async fn loaded(admin: &mut PgConnection) -> Result<String, sqlx::Error> {
-    sqlx::query_scalar("SELECT pg_conf_load_time()::text").fetch_one(admin).await
+    sqlx::query_scalar("SELECT pg_conf_load_time()::text")
+        .fetch_one(admin)
+        .await
 }

@@ -43,13 +43,18 @@ impl Home {
                 Err(error) => return Err(StartError::io(format!("create {}", dir.display()))(error)),
             }
         }
-        Err(StartError::io("find an unused folder name")(io::ErrorKind::AlreadyExists.into()))
+        Err(StartError::io("find an unused folder name")(
+            io::ErrorKind::AlreadyExists.into(),
+        ))
     }
 
     fn furnish(dir: PathBuf, account: Account) -> io::Result<Self> {
         let mut owner = File::create_new(dir.join(OWNER))?;
         owner.try_lock().map_err(io::Error::from)?;
-        let home = Self { dir, _owner: owner.try_clone()? };
+        let home = Self {
+            dir,
+            _owner: owner.try_clone()?,
+        };
         writeln!(owner, "{}", process::id())?;
         // The umask may have taken the bits that let the server's user in.
         fs::set_permissions(&home.dir, fs::Permissions::from_mode(0o755))?;
@@ -113,10 +118,13 @@ pub(crate) fn bases(durable: bool) -> Vec<PathBuf> {
     }
     let memory = PathBuf::from("/dev/shm");
     // Containers often have 64 MiB there, which one server fills.
-    let roomy = rustix::fs::statvfs(&memory)
-        .is_ok_and(|memory| memory.f_bavail.saturating_mul(memory.f_frsize) >= ROOM);
+    let roomy =
+        rustix::fs::statvfs(&memory).is_ok_and(|memory| memory.f_bavail.saturating_mul(memory.f_frsize) >= ROOM);
     let first = (cfg!(target_os = "linux") && roomy && !durable).then_some(memory);
-    first.into_iter().chain([env::temp_dir(), PathBuf::from("/tmp")]).collect()
+    first
+        .into_iter()
+        .chain([env::temp_dir(), PathBuf::from("/tmp")])
+        .collect()
 }
 
 /// The first of the folders that the server's user can reach and we can write.
@@ -133,5 +141,7 @@ fn base(account: Account, durable: bool) -> Result<PathBuf, StartError> {
 
 fn open_to_all(dir: &Path) -> bool {
     dir.is_absolute()
-        && dir.ancestors().all(|dir| fs::metadata(dir).is_ok_and(|meta| meta.mode() & 0o001 != 0))
+        && dir
+            .ancestors()
+            .all(|dir| fs::metadata(dir).is_ok_and(|meta| meta.mode() & 0o001 != 0))
 }

@@ -26,7 +26,11 @@ pub(crate) async fn spawn(command: Command) -> io::Result<Child> {
     let keeper = KEEPER.get_or_init(|| {
         let (sender, jobs) = mpsc::channel(QUEUE);
         // When the thread can't be made, `jobs` is dropped and every send reports it.
-        drop(thread::Builder::new().name("db-testkit-keeper".to_owned()).spawn(move || keep(jobs)));
+        drop(
+            thread::Builder::new()
+                .name("db-testkit-keeper".to_owned())
+                .spawn(move || keep(jobs)),
+        );
         sender
     });
     let gone = || io::Error::other("the thread that starts servers is gone");

@@ -4,9 +4,10 @@
 //! to have and easy to hurt. [`Postgres`] starts one as a child of the test, kills it, freezes it, restarts it and makes
 //! replicas of it. [`FaultProxy`] stands before any server and delays, throttles, swallows or cuts what passes, down to
 //! "right after COMMIT was sent". [`database()`] gives a test a database of its own: on the server named by
-//! `DB_STACK_PG_URL` where a runner has set one, else on an own server. Nothing needs to be installed but the PostgreSQL
-//! programs (`DB_STACK_PG_BIN` names their folder if it is an unusual one); root is fine, the server then runs as
-//! `postgres` or `nobody`. Everything that waits has a bound.
+//! `DB_STACK_PG_URL` where a runner has set one, else on an own server. Nothing needs to be installed but the programs of
+//! PostgreSQL 14 or newer (`DB_STACK_PG_BIN` names their folder if it is an unusual one); root is fine, the server then
+//! runs as `postgres` or `nobody`. Servers live in memory where there is room (`DB_STACK_PG_DIR` names another place).
+//! Everything that waits has a bound.
 //!
 //! ```no_run
 //! use db_testkit::{Cut, FaultProxy, Postgres};

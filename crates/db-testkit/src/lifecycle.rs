@@ -74,7 +74,15 @@ impl Postgres {
                     let postmaster = AtomicU32::new(process.pid());
                     let process = Mutex::new(Some(process));
                     return Ok(Self {
-                        process, postmaster, recipe, account, binaries, port, cluster, version, home,
+                        process,
+                        postmaster,
+                        recipe,
+                        account,
+                        binaries,
+                        port,
+                        cluster,
+                        version,
+                        home,
                     });
                 }
                 Err(error) if port_was_taken(&error) => {}
@@ -175,7 +183,11 @@ impl Postgres {
         let process = guard.as_mut().ok_or(ServerError::NotRunning)?;
         process.signal(how.signal()).map_err(ServerError::Signal)?;
         if process.wait(STOP).await.map_err(ServerError::Signal)?.is_none() {
-            return Err(ServerError::TimedOut { what: "the shutdown", within: STOP, log: self.log_tail() });
+            return Err(ServerError::TimedOut {
+                what: "the shutdown",
+                within: STOP,
+                log: self.log_tail(),
+            });
         }
         *guard = None;
         self.postmaster.store(0, Ordering::Release);
@@ -195,11 +207,16 @@ async fn start(
     command.arg("-c").arg(format!("port={port}"));
     // An earlier life's last words in the same log are not this one's.
     let logged = home.log_length();
-    let mut process = Process::spawn(command).await.map_err(StartError::io("start the server"))?;
+    let mut process = Process::spawn(command)
+        .await
+        .map_err(StartError::io("start the server"))?;
     let deadline = Instant::now() + START;
     loop {
         if let Some(status) = process.ended().map_err(StartError::io("wait for the server"))? {
-            return Err(StartError::Exited { status: status.to_string(), log: home.log_since(logged) });
+            return Err(StartError::Exited {
+                status: status.to_string(),
+                log: home.log_since(logged),
+            });
         }
         if says_ready(home, process.pid())
             && let Ok(version) = cluster.version().await
@@ -207,7 +224,10 @@ async fn start(
             return Ok((process, version));
         }
         if Instant::now() >= deadline {
-            return Err(StartError::NotReady { within: START, log: home.log_since(logged) });
+            return Err(StartError::NotReady {
+                within: START,
+                log: home.log_since(logged),
+            });
         }
         sleep(POLL).await;
     }
@@ -219,13 +239,17 @@ fn command(binaries: &Binaries, account: Account, home: &Home) -> Result<Command
     let log = home.log().and_then(|log| Ok((log.try_clone()?, log)));
     let (out, err) = log.map_err(StartError::io("open the server log"))?;
     command.stdout(out).stderr(err).arg("-D").arg(home.data());
-    command.arg("-c").arg(format!("unix_socket_directories={}", home.dir().display()));
+    command
+        .arg("-c")
+        .arg(format!("unix_socket_directories={}", home.dir().display()));
     Ok(command)
 }
 
 /// The postmaster writes its state into its pid file: cheaper to ask than with a connection.
 fn says_ready(home: &Home, pid: u32) -> bool {
-    let Ok(text) = fs::read_to_string(home.data().join("postmaster.pid")) else { return false };
+    let Ok(text) = fs::read_to_string(home.data().join("postmaster.pid")) else {
+        return false;
+    };
     let mut lines = text.lines();
     // A killed server leaves its file behind, so the process id must match.
     lines.next().and_then(|line| line.trim().parse().ok()) == Some(pid)

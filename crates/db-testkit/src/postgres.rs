@@ -101,7 +101,11 @@ impl Postgres {
 
     /// The major version, for example 15.
     pub fn major_version(&self) -> u32 {
-        self.version.split(|c: char| !c.is_ascii_digit()).next().and_then(|n| n.parse().ok()).unwrap_or(0)
+        self.version
+            .split(|c: char| !c.is_ascii_digit())
+            .next()
+            .and_then(|n| n.parse().ok())
+            .unwrap_or(0)
     }
 
     /// The server's folder: data directory `data`, Unix socket and `log`.

@@ -29,7 +29,10 @@ pub(crate) struct Process {
 
 impl Process {
     pub(crate) async fn spawn(command: Command) -> io::Result<Self> {
-        Ok(Self { child: keeper::spawn(command).await?, ended: None })
+        Ok(Self {
+            child: keeper::spawn(command).await?,
+            ended: None,
+        })
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -38,7 +41,11 @@ impl Process {
 
     pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
         // The child is not reaped yet while `ended` is empty, so its id can't belong to another process.
-        if self.ended.is_some() { Ok(()) } else { process_tree::signal(self.pid(), signal) }
+        if self.ended.is_some() {
+            Ok(())
+        } else {
+            process_tree::signal(self.pid(), signal)
+        }
     }
 
     /// The exit status once it has ended; reaps it.

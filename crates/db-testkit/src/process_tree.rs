@@ -92,7 +92,10 @@ mod system {
     }
 
     pub(crate) fn state(pid: u32) -> Option<char> {
-        output("ps", &["-o", "stat=", "-p", &pid.to_string()])?.trim().chars().next()
+        output("ps", &["-o", "stat=", "-p", &pid.to_string()])?
+            .trim()
+            .chars()
+            .next()
     }
 
     pub(crate) fn children(parent: u32) -> Vec<u32> {

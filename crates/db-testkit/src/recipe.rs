@@ -1,13 +1,17 @@
 //! How a server is to be set up.
 
-use std::{fmt::Write as _, fs, io, os::unix::fs::OpenOptionsExt, path::Path, time::Duration};
-
-use tokio::{
-    process::Command,
-    time::timeout,
+use std::{
+    env,
+    fmt::Write as _,
+    fs,
+    io::{self, Write as _},
+    os::unix::{fs::OpenOptionsExt, process::CommandExt as _},
+    path::Path,
+    process::{self, Stdio},
+    time::Duration,
 };
-use std::io::Write as _;
-use std::os::unix::process::CommandExt as _;
+
+use tokio::{process::Command, time::timeout};
 
 use crate::{account::Account, binaries::Binaries, error::StartError, home::Home};
 
@@ -43,7 +47,10 @@ impl Recipe {
     fn configuration(&self) -> String {
         let on = |yes: bool| if yes { "on" } else { "off" }.to_owned();
         let mut all: Vec<(&str, String)> = vec![
-            ("listen_addresses", if self.listen_tcp { "127.0.0.1" } else { "" }.to_owned()),
+            (
+                "listen_addresses",
+                if self.listen_tcp { "127.0.0.1" } else { "" }.to_owned(),
+            ),
             ("max_connections", self.max_connections.to_string()),
             ("fsync", on(self.durable)),
             ("full_page_writes", on(self.durable)),
@@ -52,6 +59,8 @@ impl Recipe {
             ("wal_level", "replica".to_owned()),
             ("max_wal_senders", "10".to_owned()),
             ("hot_standby", "on".to_owned()),
+            // A standby that lost its primary looks for it again, and for a promotion, only so often (5 s by default).
+            ("wal_retrieve_retry_interval", "100ms".to_owned()),
             // A slot whose replica was thrown away must not fill the disk.
             ("max_slot_wal_keep_size", "1GB".to_owned()),
             // Files in the data directory go with it; POSIX segments would outlive a killed server.
@@ -74,12 +83,26 @@ impl Recipe {
     pub(crate) async fn cook(&self, binaries: &Binaries, account: Account, home: &Home) -> Result<(), StartError> {
         let data = home.data();
         let mut initdb = tool(&binaries.tool("initdb")?, account, home);
-        initdb.args(["--no-sync", "--no-instructions", "-U", "postgres", "-E", "UTF8", "--locale=C", "-D"]).arg(&data);
+        initdb
+            .args([
+                "--no-sync",
+                "--no-instructions",
+                "-U",
+                "postgres",
+                "-E",
+                "UTF8",
+                "--locale=C",
+                "-D",
+            ])
+            .arg(&data);
         let secret = home.dir().join("secret");
         if let Some(password) = &self.password {
             let written = write_secret(&secret, password).and_then(|()| account.own(&secret));
             written.map_err(StartError::io("write the password file"))?;
-            initdb.args(["--auth-local=trust", "--auth-host=scram-sha-256"]).arg("--pwfile").arg(&secret);
+            initdb
+                .args(["--auth-local=trust", "--auth-host=scram-sha-256"])
+                .arg("--pwfile")
+                .arg(&secret);
         } else {
             initdb.args(["-A", "trust"]);
         }
@@ -96,7 +119,11 @@ impl Recipe {
 }
 
 fn write_secret(path: &Path, password: &str) -> io::Result<()> {
-    let mut file = fs::File::options().create_new(true).write(true).mode(0o600).open(path)?;
+    let mut file = fs::File::options()
+        .create_new(true)
+        .write(true)
+        .mode(0o600)
+        .open(path)?;
     file.write_all(password.as_bytes())
 }
 
@@ -107,19 +134,26 @@ fn quoted(value: &str) -> String {
 
 /// A PostgreSQL program, run as `account` in `home` and free of the caller's `PG*` variables.
 pub(crate) fn tool(program: &Path, account: Account, home: &Home) -> Command {
-    let mut command = std::process::Command::new(program);
+    let mut command = process::Command::new(program);
     dress(&mut command, account, home);
     command.into()
 }
 
 /// Account, working directory and environment of a PostgreSQL program.
-pub(crate) fn dress(command: &mut std::process::Command, account: Account, home: &Home) {
-    for (name, _) in std::env::vars_os() {
-        if name.to_str().is_some_and(|name| name.starts_with("PG") || name.starts_with("LC_")) {
+pub(crate) fn dress(command: &mut process::Command, account: Account, home: &Home) {
+    for (name, _) in env::vars_os() {
+        if name
+            .to_str()
+            .is_some_and(|name| name.starts_with("PG") || name.starts_with("LC_"))
+        {
             command.env_remove(name);
         }
     }
-    command.current_dir(home.dir()).env("HOME", home.dir()).env("LC_ALL", "C").stdin(std::process::Stdio::null());
+    command
+        .current_dir(home.dir())
+        .env("HOME", home.dir())
+        .env("LC_ALL", "C")
+        .stdin(Stdio::null());
     if let Account::Other { uid, gid } = account {
         // As root this drops the supplementary groups, too.
         command.gid(gid).uid(uid);
@@ -129,7 +163,11 @@ pub(crate) fn dress(command: &mut std::process::Command, account: Account, home:
 /// Runs a program to its end. Cancel safe: it is killed when the future is dropped.
 pub(crate) async fn run(name: &'static str, mut command: Command) -> Result<(), StartError> {
     let output = timeout(TOOL, command.kill_on_drop(true).output());
-    let failed = |status: String, output: String| StartError::Tool { tool: name, status, output };
+    let failed = |status: String, output: String| StartError::Tool {
+        tool: name,
+        status,
+        output,
+    };
     match output.await {
         Err(_) => Err(failed(format!("not done within {TOOL:?}"), String::new())),
         Ok(Err(error)) => Err(StartError::io(format!("run {name}"))(error)),
@@ -150,7 +188,10 @@ mod tests {
     #[test]
     fn later_settings_win_and_values_are_quoted() {
         let recipe = Recipe {
-            settings: vec![("fsync".into(), "on".into()), ("cluster_name".into(), r"it's \ here".into())],
+            settings: vec![
+                ("fsync".into(), "on".into()),
+                ("cluster_name".into(), r"it's \ here".into()),
+            ],
             ..Recipe::default()
         };
         let text = recipe.configuration();

@@ -5,14 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use sqlx::Connection;
 use tokio::time::{Instant, sleep};
 
-use crate::{
-    cluster::unique,
-    error::ServerError,
-    home::Home,
-    postgres::Postgres,
-    process_tree::POLL,
-    recipe,
-};
+use crate::{cluster::unique, error::ServerError, home::Home, postgres::Postgres, process_tree::POLL, recipe};
 
 /// How long a promotion or a change of the replay may take.
 const CHANGE: Duration = Duration::from_secs(10);
@@ -24,7 +17,7 @@ impl Postgres {
     /// Cancel safe: dropping the future removes what was made, except for the slot.
     ///
     /// # Errors
-    /// [`StartError::MissingTool`] without `pg_basebackup`, else those of a start.
+    /// [`StartError::MissingTool`](crate::StartError::MissingTool) without `pg_basebackup`, else those of a start.
     pub async fn replica(&self) -> Result<Self, ServerError> {
         let dir = self.home.dir().to_string_lossy().into_owned();
         self.follow(format!("host={} port={}", keyword(&dir), self.port)).await
@@ -47,7 +40,19 @@ impl Postgres {
         if let Some(password) = &self.recipe.password {
             conninfo.push_str(&format!(" password={}", keyword(password)));
         }
-        backup.args(["-R", "-X", "stream", "-c", "fast", "--no-sync", "-C", "-S", &unique("replica"), "-d", &conninfo]);
+        backup.args([
+            "-R",
+            "-X",
+            "stream",
+            "-c",
+            "fast",
+            "--no-sync",
+            "-C",
+            "-S",
+            &unique("replica"),
+            "-d",
+            &conninfo,
+        ]);
         backup.arg("-D").arg(home.data());
         recipe::run("pg_basebackup", backup).await?;
         Ok(Self::launch(self.recipe.clone(), self.account, self.binaries.clone(), home).await?)
@@ -59,9 +64,15 @@ impl Postgres {
     /// When it is no standby, can't be reached or is not done within 10 s.
     pub async fn promote(&self) -> Result<(), ServerError> {
         let mut admin = self.admin().await?;
-        let done: bool = sqlx::query_scalar("SELECT pg_promote(true, 10)").fetch_one(&mut admin).await?;
+        let done: bool = sqlx::query_scalar("SELECT pg_promote(true, 10)")
+            .fetch_one(&mut admin)
+            .await?;
         admin.close().await?;
-        if done { Ok(()) } else { Err(self.timed_out("the promotion", CHANGE)) }
+        if done {
+            Ok(())
+        } else {
+            Err(self.timed_out("the promotion", CHANGE))
+        }
     }
 
     /// Whether it is a standby.
@@ -70,7 +81,9 @@ impl Postgres {
     /// When it can't be reached.
     pub async fn is_standby(&self) -> Result<bool, ServerError> {
         let mut admin = self.admin().await?;
-        let standby = sqlx::query_scalar("SELECT pg_is_in_recovery()").fetch_one(&mut admin).await?;
+        let standby = sqlx::query_scalar("SELECT pg_is_in_recovery()")
+            .fetch_one(&mut admin)
+            .await?;
         admin.close().await?;
         Ok(standby)
     }
@@ -80,7 +93,8 @@ impl Postgres {
     /// # Errors
     /// When it refuses or can't be reached.
     pub async fn set_apply_delay(&self, delay: Duration) -> Result<(), ServerError> {
-        self.alter_system("recovery_min_apply_delay", &delay.as_millis().to_string()).await?;
+        self.alter_system("recovery_min_apply_delay", &delay.as_millis().to_string())
+            .await?;
         self.reload().await
     }
 
@@ -92,10 +106,7 @@ impl Postgres {
         let mut admin = self.admin().await?;
         sqlx::query("SELECT pg_wal_replay_pause()").execute(&mut admin).await?;
         // Asking is not pausing: one more record may be replayed meanwhile.
-        let state = match self.major_version() {
-            ..14 => "SELECT pg_is_wal_replay_paused()",
-            14.. => "SELECT pg_get_wal_replay_pause_state() = 'paused'",
-        };
+        let state = "SELECT pg_get_wal_replay_pause_state() = 'paused'";
         let deadline = Instant::now() + CHANGE;
         while !sqlx::query_scalar::<_, bool>(state).fetch_one(&mut admin).await? {
             if Instant::now() >= deadline {
@@ -122,13 +133,18 @@ impl Postgres {
     /// [`ServerError::TimedOut`] when it has not within `within`, or when one of the two can't be reached.
     pub async fn wait_caught_up(&self, primary: &Self, within: Duration) -> Result<(), ServerError> {
         let mut admin = primary.admin().await?;
-        let target: String =
-            sqlx::query_scalar("SELECT pg_current_wal_lsn()::text").fetch_one(&mut admin).await?;
+        let target: String = sqlx::query_scalar("SELECT pg_current_wal_lsn()::text")
+            .fetch_one(&mut admin)
+            .await?;
         admin.close().await?;
         let mut admin = self.admin().await?;
         let deadline = Instant::now() + within;
         let sql = "SELECT coalesce(pg_last_wal_replay_lsn() >= $1::pg_lsn, false)";
-        while !sqlx::query_scalar::<_, bool>(sql).bind(&target).fetch_one(&mut admin).await? {
+        while !sqlx::query_scalar::<_, bool>(sql)
+            .bind(&target)
+            .fetch_one(&mut admin)
+            .await?
+        {
             if Instant::now() >= deadline {
                 return Err(self.timed_out("catching up", within));
             }

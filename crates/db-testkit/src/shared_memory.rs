@@ -11,8 +11,12 @@ use std::{
 /// Removes the segment of a dead server, if it left one. Best effort, and only where `/proc` shows that nobody uses it.
 pub(crate) fn release(data: &Path) {
     // A postmaster that ended in order has removed this file and its segment.
-    let Ok(pid_file) = fs::read_to_string(data.join("postmaster.pid")) else { return };
-    let Ok(segments) = fs::read_to_string("/proc/sysvipc/shm") else { return };
+    let Ok(pid_file) = fs::read_to_string(data.join("postmaster.pid")) else {
+        return;
+    };
+    let Ok(segments) = fs::read_to_string("/proc/sysvipc/shm") else {
+        return;
+    };
     if let Some(id) = orphan(&pid_file, &segments) {
         let _ = Command::new("ipcrm")
             .args(["-m", id])

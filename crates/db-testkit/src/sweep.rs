@@ -76,9 +76,13 @@ fn end_orphan(dir: &Path) {
         .ok()
         .and_then(|text| text.lines().next()?.trim().parse::<u32>().ok());
     let Some(pid) = pid else { return };
-    let arguments = Command::new("ps").args(["-o", "args=", "-p", &pid.to_string()]).stdin(Stdio::null()).output();
+    let arguments = Command::new("ps")
+        .args(["-o", "args=", "-p", &pid.to_string()])
+        .stdin(Stdio::null())
+        .output();
     let is_ours = arguments.is_ok_and(|output| {
-        data.to_str().is_some_and(|data| String::from_utf8_lossy(&output.stdout).contains(data))
+        data.to_str()
+            .is_some_and(|data| String::from_utf8_lossy(&output.stdout).contains(data))
     });
     if is_ours {
         for pid in process_tree::children(pid).into_iter().chain([pid]) {

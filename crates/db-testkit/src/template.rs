@@ -28,7 +28,10 @@ impl Template {
         let name = unique("template");
         grow(cluster, &mut admin, &name, seed).await?;
         admin.close().await?;
-        Ok(Self { cluster: cluster.clone(), name })
+        Ok(Self {
+            cluster: cluster.clone(),
+            name,
+        })
     }
 
     /// Prepares it under a known name, unless another process has done so already; processes wait for each other.
@@ -41,18 +44,28 @@ impl Template {
         let name = format!("template_{name}");
         let mut admin = cluster.admin("postgres").await?;
         // Held by the session: gives way by itself when the process that seeds dies.
-        sqlx::query("SELECT pg_advisory_lock(hashtextextended($1, 0))").bind(&name).execute(&mut admin).await?;
+        sqlx::query("SELECT pg_advisory_lock(hashtextextended($1, 0))")
+            .bind(&name)
+            .execute(&mut admin)
+            .await?;
         let done: Option<bool> = sqlx::query_scalar("SELECT datistemplate FROM pg_database WHERE datname = $1")
             .bind(&name)
             .fetch_optional(&mut admin)
             .await?;
         if done != Some(true) {
             // Half-seeded by a process that died.
-            execute(&mut admin, format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", identifier(&name))).await?;
+            execute(
+                &mut admin,
+                format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", identifier(&name)),
+            )
+            .await?;
             grow(cluster, &mut admin, &name, seed).await?;
         }
         admin.close().await?;
-        Ok(Self { cluster: cluster.clone(), name })
+        Ok(Self {
+            cluster: cluster.clone(),
+            name,
+        })
     }
 
     /// A copy with a unique name.
@@ -76,7 +89,9 @@ where
     E: Into<Box<dyn Error + Send + Sync>>,
 {
     database::copy(admin, name, "template0").await?;
-    seed(cluster.url(name)).await.map_err(|error| ServerError::Seed(error.into()))?;
+    seed(cluster.url(name))
+        .await
+        .map_err(|error| ServerError::Seed(error.into()))?;
     // A copy fails while anybody is in the template; marking it last also says that seeding has succeeded.
     let quoted = identifier(name);
     let end = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname =";

@@ -45,7 +45,11 @@ impl TestDatabase {
     pub async fn create() -> Result<Self, ServerError> {
         let (cluster, server) = server().await?;
         let database = Database::create(&cluster, "template0").await?;
-        Ok(Self { database, cluster, server })
+        Ok(Self {
+            database,
+            cluster,
+            server,
+        })
     }
 
     /// A copy of the template `name`, which the first process to ask makes with `seed` (it gets the template's URL) while
@@ -61,7 +65,11 @@ impl TestDatabase {
     {
         let (cluster, server) = server().await?;
         let template = Template::prepare_once(&cluster, name, seed).await?;
-        Ok(Self { database: template.database().await?, cluster, server })
+        Ok(Self {
+            database: template.database().await?,
+            cluster,
+            server,
+        })
     }
 
     /// The database's URL.
@@ -92,14 +100,16 @@ impl Drop for TestDatabase {
         }
         let (cluster, name) = (self.cluster.clone(), self.database.name().to_owned());
         let (done, wait) = mpsc::sync_channel::<()>(1);
-        let cleaner = thread::Builder::new().name("db-testkit-cleaner".to_owned()).spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            if let Ok(runtime) = runtime {
-                // The runner throws the server away, so a leftover costs little.
-                let _ = runtime.block_on(database::drop_named(&cluster, &name));
-            }
-            drop(done);
-        });
+        let cleaner = thread::Builder::new()
+            .name("db-testkit-cleaner".to_owned())
+            .spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                if let Ok(runtime) = runtime {
+                    // The runner throws the server away, so a leftover costs little.
+                    let _ = runtime.block_on(database::drop_named(&cluster, &name));
+                }
+                drop(done);
+            });
         if cleaner.is_ok() {
             // Nobody sends: it ends when the thread is done or the time is up.
             let _ = wait.recv_timeout(CLEANUP);

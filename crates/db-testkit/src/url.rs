@@ -28,7 +28,9 @@ pub(crate) fn with_address(url: &str, addr: SocketAddr) -> String {
 
 /// A URL for TCP.
 pub(crate) fn tcp(host: &str, port: u16, password: Option<&str>, database: &str) -> String {
-    let password = password.map(|password| format!(":{}", encoded(password))).unwrap_or_default();
+    let password = password
+        .map(|password| format!(":{}", encoded(password)))
+        .unwrap_or_default();
     format!("postgres://postgres{password}@{host}:{port}/{}", encoded(database))
 }
 
@@ -62,15 +64,24 @@ mod tests {
             ("postgres://u:p@h:1/a", "postgres://u:p@h:1/b"),
             ("postgres://u:p@h:1", "postgres://u:p@h:1/b"),
             ("postgres://h/a?sslmode=disable", "postgres://h/b?sslmode=disable"),
-            ("postgres:///a?host=%2Ftmp%2Fx&port=5", "postgres:///b?host=%2Ftmp%2Fx&port=5"),
+            (
+                "postgres:///a?host=%2Ftmp%2Fx&port=5",
+                "postgres:///b?host=%2Ftmp%2Fx&port=5",
+            ),
             ("postgres://h?user=x", "postgres://h/b?user=x"),
         ];
         for (before, after) in cases {
             assert_eq!(with_database(before, "b"), after);
         }
         let addr = SocketAddr::from(([127, 0, 0, 1], 9));
-        assert_eq!(with_address("postgres://u:p@h:1/a?x=y", addr), "postgres://u:p@127.0.0.1:9/a?x=y");
+        assert_eq!(
+            with_address("postgres://u:p@h:1/a?x=y", addr),
+            "postgres://u:p@127.0.0.1:9/a?x=y"
+        );
         assert_eq!(with_address("postgres://h", addr), "postgres://127.0.0.1:9");
-        assert_eq!(tcp("h", 1, Some("p@/%"), "a b"), "postgres://postgres:p%40%2F%25@h:1/a%20b");
+        assert_eq!(
+            tcp("h", 1, Some("p@/%"), "a b"),
+            "postgres://postgres:p%40%2F%25@h:1/a%20b"
+        );
     }
 }

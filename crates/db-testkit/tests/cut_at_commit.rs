@@ -1,4 +1,5 @@
 //! The connection breaks exactly at a certain message.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
 //! A database for every test, from a template, and on a server that is shared.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 use std::{env, process::Command, time::Instant};
 

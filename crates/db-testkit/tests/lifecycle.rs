@@ -1,4 +1,5 @@
 //! A server starts, dies, freezes and comes back.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 use std::time::{Duration, Instant};
 

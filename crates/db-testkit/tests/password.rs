@@ -1,4 +1,5 @@
 //! TCP asks for a password when told to.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 use db_testkit::Postgres;
 use sqlx::{Connection, PgConnection};

@@ -1,4 +1,5 @@
 //! A standby lags, stops, follows again and takes over.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 use std::time::{Duration, Instant};
 

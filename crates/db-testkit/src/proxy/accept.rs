@@ -38,7 +38,10 @@ pub(crate) async fn accept(shared: Arc<Shared>) {
                 link::sever(&mut client, CutStyle::Reset).await;
             }
             Ok(client) => {
-                let registered = Registered { link: shared.register(), shared: Arc::clone(&shared) };
+                let registered = Registered {
+                    link: shared.register(),
+                    shared: Arc::clone(&shared),
+                };
                 links.spawn(link::carry(client, registered));
             }
             // Out of descriptors, say: trying again at once would spin.

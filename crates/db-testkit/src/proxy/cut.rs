@@ -32,7 +32,12 @@ impl Cut {
     }
 
     fn new(when: When, text: impl Into<String>) -> Self {
-        Self { when, matches: Matches::Runs(text.into()), nth: 1, style: CutStyle::Reset }
+        Self {
+            when,
+            matches: Matches::Runs(text.into()),
+            nth: 1,
+            style: CutStyle::Reset,
+        }
     }
 
     /// Fires at the `nth` match, counted from 1.
@@ -92,7 +97,11 @@ impl Matches {
 }
 
 fn contains(sql: &str, text: &str) -> bool {
-    text.is_empty() || sql.as_bytes().windows(text.len()).any(|part| part.eq_ignore_ascii_case(text.as_bytes()))
+    text.is_empty()
+        || sql
+            .as_bytes()
+            .windows(text.len())
+            .any(|part| part.eq_ignore_ascii_case(text.as_bytes()))
 }
 
 /// What a cut looks at.

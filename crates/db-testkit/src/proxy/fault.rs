@@ -169,7 +169,14 @@ mod tests {
     #[test]
     fn a_cut_counts_from_what_has_gone_already() {
         let mut lanes = Lanes::default();
-        lanes.apply(Fault::CutAfter { bytes: 10, style: CutStyle::Reset }, Direction::ToClient, (7, 100));
+        lanes.apply(
+            Fault::CutAfter {
+                bytes: 10,
+                style: CutStyle::Reset,
+            },
+            Direction::ToClient,
+            (7, 100),
+        );
         assert_eq!(lanes.to_server, Lane::default());
         assert_eq!(lanes.to_client.allowance(100, 50), 10);
         assert_eq!(lanes.to_client.cut_due(109), None);
@@ -179,7 +186,11 @@ mod tests {
     #[test]
     fn chaos_repeats_with_its_seed() {
         let throws = |seed| {
-            let mut chaos = Chaos { seed, mean_bytes: 1000, thrown: 0 };
+            let mut chaos = Chaos {
+                seed,
+                mean_bytes: 1000,
+                thrown: 0,
+            };
             (0..2000)
                 .map(|_| {
                     let mut lanes = Lanes::default();

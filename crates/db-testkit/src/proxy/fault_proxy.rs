@@ -59,7 +59,12 @@ impl FaultProxy {
         let addr = listener.local_addr()?;
         let shared = Arc::new(Shared::new(listener, upstream));
         let task = tokio::spawn(accept::accept(Arc::clone(&shared))).abort_handle();
-        Ok(Self { addr, shared, reserved: Mutex::new(None), task })
+        Ok(Self {
+            addr,
+            shared,
+            reserved: Mutex::new(None),
+            task,
+        })
     }
 
     /// Starts a proxy before the server that a connection URL names.
@@ -165,7 +170,9 @@ impl FaultProxy {
     /// # Errors
     /// When the port can't be kept for later.
     pub async fn close_port(&self) -> io::Result<()> {
-        let Some(listener) = self.shared.listener.send_replace(None) else { return Ok(()) };
+        let Some(listener) = self.shared.listener.send_replace(None) else {
+            return Ok(());
+        };
         let weak = Arc::downgrade(&listener);
         drop(listener);
         let deadline = Instant::now() + CLOSE;
@@ -238,5 +245,9 @@ impl fmt::Debug for FaultProxy {
 
 async fn resolve(upstream: impl ToSocketAddrs) -> io::Result<Vec<SocketAddr>> {
     let found: Vec<_> = lookup_host(upstream).await?.collect();
-    if found.is_empty() { Err(io::Error::other("the upstream's name has no address")) } else { Ok(found) }
+    if found.is_empty() {
+        Err(io::Error::other("the upstream's name has no address"))
+    } else {
+        Ok(found)
+    }
 }

@@ -126,7 +126,11 @@ impl Frontend {
             return (header, header);
         }
         let total = length + 1;
-        let needed = if b"QPBEC".contains(&self.held[0]) { total.min(LIMIT) } else { header };
+        let needed = if b"QPBEC".contains(&self.held[0]) {
+            total.min(LIMIT)
+        } else {
+            header
+        };
         (needed, total)
     }
 
@@ -147,7 +151,11 @@ impl Frontend {
         }
         let kind = self.held[0];
         let (text, runs) = self.note(kind);
-        let cut = judge(&Message { kind, text: text.as_deref(), runs: runs.as_deref() });
+        let cut = judge(&Message {
+            kind,
+            text: text.as_deref(),
+            runs: runs.as_deref(),
+        });
         // Bind, Execute and their like do nothing before the Sync.
         let sync = if kind == b'S' { self.at_sync.take() } else { None };
         let Some(cut) = sync.or(cut) else { return false };
@@ -218,7 +226,9 @@ fn startup_code(code: usize) -> bool {
 }
 
 fn int(bytes: &[u8], at: usize) -> usize {
-    bytes[at..at + 4].iter().fold(0, |value, &byte| value << 8 | usize::from(byte))
+    bytes[at..at + 4]
+        .iter()
+        .fold(0, |value, &byte| value << 8 | usize::from(byte))
 }
 
 /// The bytes before the first NUL, and those behind it.

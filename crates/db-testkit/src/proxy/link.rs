@@ -49,12 +49,19 @@ impl Link {
     }
 
     pub(crate) fn counter(&self, direction: Direction) -> &AtomicU64 {
-        if direction == Direction::ToClient { &self.to_client } else { &self.to_server }
+        if direction == Direction::ToClient {
+            &self.to_client
+        } else {
+            &self.to_server
+        }
     }
 
     /// Bytes forwarded to the server and to the client.
     pub(crate) fn forwarded(&self) -> (u64, u64) {
-        (self.to_server.load(Ordering::Acquire), self.to_client.load(Ordering::Acquire))
+        (
+            self.to_server.load(Ordering::Acquire),
+            self.to_client.load(Ordering::Acquire),
+        )
     }
 }
 

@@ -1,11 +1,6 @@
 //! One direction of a connection: a reader, a bounded queue and a writer.
 
-use std::{
-    future::pending,
-    io,
-    sync::atomic::Ordering,
-    time::Duration,
-};
+use std::{future::pending, io, sync::atomic::Ordering, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -54,8 +49,20 @@ pub(crate) async fn pump(
     shared: &Shared,
 ) -> End {
     let (queue, items) = mpsc::channel(QUEUE);
-    let reader = Reader { from, direction, lanes: link.lanes.subscribe(), queue, shared };
-    let writer = Writer { to, direction, lanes: link.lanes.subscribe(), link, shared };
+    let reader = Reader {
+        from,
+        direction,
+        lanes: link.lanes.subscribe(),
+        queue,
+        shared,
+    };
+    let writer = Writer {
+        to,
+        direction,
+        lanes: link.lanes.subscribe(),
+        link,
+        shared,
+    };
     tokio::select! {
         end = reader.run() => end,
         end = writer.run(items) => end,

@@ -46,7 +46,10 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn new(listener: TcpListener, upstream: Vec<SocketAddr>) -> Self {
         Self {
-            state: Mutex::new(State { upstream, ..State::default() }),
+            state: Mutex::new(State {
+                upstream,
+                ..State::default()
+            }),
             gate: watch::Sender::new(Gate::Open),
             listener: watch::Sender::new(Some(Arc::new(listener))),
             accepted: AtomicU64::new(0),
@@ -95,14 +98,19 @@ impl Shared {
         }
         if scope != Scope::New {
             for link in state.links.values() {
-                link.lanes.send_modify(|lanes| lanes.apply(fault, direction, link.forwarded()));
+                link.lanes
+                    .send_modify(|lanes| lanes.apply(fault, direction, link.forwarded()));
             }
         }
     }
 
     pub(crate) fn chaos(&self, seed: u64, mean_bytes: u64) {
         let mut state = self.state();
-        let mut chaos = Chaos { seed, mean_bytes: mean_bytes.max(1), thrown: 0 };
+        let mut chaos = Chaos {
+            seed,
+            mean_bytes: mean_bytes.max(1),
+            thrown: 0,
+        };
         let mut links: Vec<_> = state.links.values().cloned().collect();
         // The order of a map would make every run another one.
         links.sort_by_key(|link| link.id);
@@ -128,7 +136,10 @@ impl Shared {
             link.lanes.send_modify(|lanes| {
                 // A cut that was ordered but has not been seen yet stays.
                 let cut_now = lanes.cut_now.or(torn.then_some(CutStyle::Reset));
-                *lanes = Lanes { cut_now, ..Lanes::default() };
+                *lanes = Lanes {
+                    cut_now,
+                    ..Lanes::default()
+                };
             });
         }
         drop(state);
@@ -156,7 +167,11 @@ impl Shared {
     }
 
     pub(crate) fn count_bytes(&self, direction: Direction, bytes: u64) {
-        let counter = if direction == Direction::ToClient { &self.to_client } else { &self.to_server };
+        let counter = if direction == Direction::ToClient {
+            &self.to_client
+        } else {
+            &self.to_server
+        };
         counter.fetch_add(bytes, Ordering::AcqRel);
     }
 
