@@ -1,9 +1,142 @@
-//! Placeholder.
+//! The whole stack on a small trading workload, with its backends killed under it, and an account of every order.
+
+mod faults;
+mod ledger;
+mod progress;
+mod report;
+mod schema;
+mod workload;
+
+use std::{pin::pin, process::ExitCode, time::Duration};
+
+use anyhow::{Context, bail};
+use db_stack::Db;
+use db_testkit::Postgres;
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
+};
+
+use crate::{
+    demo::{
+        faults::Killer,
+        ledger::{Audit, Money},
+        progress::Progress,
+        report::Report,
+        workload::{Tally, Trader},
+    },
+    pg::{self, Signals},
+};
+
+/// The name under which the workload's sessions are found on the server.
+const APPLICATION: &str = "db-stack-demo";
+const CONNECTIONS: u32 = 8;
+/// How long the last calls, and the sessions of those that were killed, may take to end.
+const DRAIN: Duration = Duration::from_secs(15);
 
 /// Options.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    /// How long the workload runs.
+    #[arg(long = "for", value_name = "TIME", default_value = "20s", value_parser = humantime::parse_duration)]
+    time: Duration,
+    /// Decides prices, accounts and the order of calls.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// Callers side by side.
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=512))]
+    tasks: u16,
+}
 
-pub(crate) async fn run(_: Args) -> anyhow::Result<std::process::ExitCode> {
-    Ok(std::process::ExitCode::SUCCESS)
+/// The first signal ends the workload early, with its table; the second one drops everything.
+pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let mut signals = Signals::watch()?;
+    let (stop, stopped) = watch::channel(false);
+    let mut demo = pin!(play(args, stopped));
+    loop {
+        match signals.or_done(&mut demo).await {
+            Ok(outcome) => return outcome,
+            Err(signal) if stop.send_replace(true) => return Ok(pg::code_after(signal)),
+            Err(_) => println!("\nstopping early"),
+        }
+    }
+}
+
+async fn play(args: Args, mut stopped: watch::Receiver<bool>) -> anyhow::Result<ExitCode> {
+    let (server, db, before) = tokio::select! {
+        prepared = prepare(&args) => prepared?,
+        _ = stopped.wait_for(|stop| *stop) => bail!("stopped before the workload began"),
+    };
+    let (end, ended) = watch::channel(false);
+    let progress = Progress::default();
+    let mut traders = JoinSet::new();
+    for number in 0..args.tasks {
+        let trader = Trader::new(db.clone(), args.seed, number, progress.clone());
+        traders.spawn(trader.trade(ended.clone()));
+    }
+    let mut killer = JoinSet::new();
+    killer.spawn(Killer::new(server.admin().await?, args.seed).run(ended.clone()));
+    let started = Instant::now();
+    tokio::select! {
+        () = sleep(args.time) => {}
+        // An error means that nobody is left who could stop us.
+        _ = stopped.wait_for(|stop| *stop) => {}
+        () = progress::show(&db, &progress) => {}
+    }
+    end.send_replace(true);
+    let took = started.elapsed();
+    let mut report = Report::new(took);
+    let gathered = timeout(DRAIN, gather(&mut report, traders, killer)).await;
+    progress::finish();
+    report.stats = db.stats();
+    gathered.with_context(|| {
+        format!(
+            "the workload did not end within {DRAIN:?}; the pool: {:?}",
+            report.stats
+        )
+    })??;
+    db.close().await;
+    let audit = Audit::of(&server, &report.ledger, before).await?;
+    report.print(&audit);
+    Ok(if audit.holds() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// A server with the schema and its rows, and what the money in it adds up to.
+async fn prepare(args: &Args) -> anyhow::Result<(Postgres, Db, Money)> {
+    let server = Postgres::start().await.context("no throwaway PostgreSQL")?;
+    let db = Db::builder()
+        .url(&server.url())
+        .max_connections(CONNECTIONS)
+        .configure(|config| {
+            config.session.application_name = APPLICATION.to_owned();
+        });
+    let db = db.connect().await.context("Db does not connect")?;
+    let since = Instant::now();
+    schema::migrate(&db).await?;
+    let rows = schema::seed(&db, args.seed).await?;
+    println!(
+        "PostgreSQL {}: {rows} quotes in {:.1} s; {} tasks over {CONNECTIONS} connections for {}, seed {}",
+        server.version(),
+        since.elapsed().as_secs_f64(),
+        args.tasks,
+        humantime::format_duration(args.time),
+        args.seed
+    );
+    let money = Money::read(&mut server.admin().await?).await?;
+    Ok((server, db, money))
+}
+
+async fn gather(report: &mut Report, mut traders: JoinSet<Tally>, mut killer: JoinSet<u64>) -> anyhow::Result<()> {
+    while let Some(tally) = traders.join_next().await {
+        report.add(tally.context("a task of the workload panicked")?);
+    }
+    while let Some(kills) = killer.join_next().await {
+        report.kills = kills.context("the task that kills backends panicked")?;
+    }
+    Ok(())
 }

@@ -1,9 +1,110 @@
-//! Placeholder.
+//! Every number that this project promises, as a named proof that anyone can re-run.
+
+mod cancellation;
+mod dead_peers;
+mod findings;
+mod full_stack;
+mod restart;
+mod rig;
+mod storm;
+mod subject;
+
+use std::{process::ExitCode, time::Duration};
+
+use anyhow::bail;
+use futures::future::BoxFuture;
+use tokio::time::{Instant, timeout};
+
+use crate::pg::{self, Signals};
+
+/// A quick proof that takes longer has failed.
+const QUICK: Duration = Duration::from_secs(50);
+/// A thorough one that takes longer hangs.
+const THOROUGH: Duration = Duration::from_secs(1800);
 
 /// Options.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    /// Which proof; without it they are listed.
+    name: Option<String>,
+    /// A smaller run that ends within 50 s and gates ratios and counts only.
+    #[arg(long)]
+    quick: bool,
+}
 
-pub(crate) async fn run(_: Args) -> anyhow::Result<std::process::ExitCode> {
-    Ok(std::process::ExitCode::SUCCESS)
+/// How a proof ended.
+pub(crate) struct Verdict {
+    pub(crate) passed: bool,
+    /// What was measured, in one line.
+    pub(crate) figures: String,
+}
+
+struct Proof {
+    name: &'static str,
+    promise: &'static str,
+    run: fn(bool) -> BoxFuture<'static, anyhow::Result<Verdict>>,
+}
+
+const PROOFS: [Proof; 5] = [
+    Proof {
+        name: "cancellation",
+        promise: "a call dropped at any await leaves no open transaction, wrong answer or lost permit",
+        run: |quick| Box::pin(cancellation::run(quick)),
+    },
+    Proof {
+        name: "storm",
+        promise: "400 impatient callers on 8 slots make the pool open at most max + 2 connections",
+        run: |quick| Box::pin(storm::run(quick)),
+    },
+    Proof {
+        name: "restart",
+        promise: "after a SIGKILL of the server the pool serves within 1 s of its return, and nobody hangs",
+        run: |quick| Box::pin(restart::run(quick)),
+    },
+    Proof {
+        name: "dead-peers",
+        promise: "when every lease in use dies silently, 25 of 25 later acquires succeed",
+        run: |quick| Box::pin(dead_peers::run(quick)),
+    },
+    Proof {
+        name: "full-stack",
+        promise: "with all layers a point select keeps its ratio to the other pools",
+        run: |quick| Box::pin(full_stack::run(quick)),
+    },
+];
+
+pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let Some(name) = args.name else {
+        for proof in &PROOFS {
+            println!("{:<14} {}", proof.name, proof.promise);
+        }
+        return Ok(ExitCode::SUCCESS);
+    };
+    let Some(proof) = PROOFS.iter().find(|proof| proof.name == name) else {
+        let known: Vec<_> = PROOFS.iter().map(|proof| proof.name).collect();
+        bail!("there is no proof {name:?}; there are {}", known.join(", "));
+    };
+    let mut signals = Signals::watch()?;
+    println!("{}: {}", proof.name, proof.promise);
+    let limit = if args.quick { QUICK } else { THOROUGH };
+    let since = Instant::now();
+    let verdict = match signals.or_done(timeout(limit, (proof.run)(args.quick))).await {
+        Err(signal) => return Ok(pg::code_after(signal)),
+        Ok(Err(_)) => failed(format!("took longer than {limit:?}")),
+        Ok(Ok(Err(error))) => failed(format!("could not be run: {error:#}")),
+        Ok(Ok(Ok(verdict))) => verdict,
+    };
+    println!("took {:.1} s", since.elapsed().as_secs_f64());
+    let outcome = if verdict.passed { "PASS" } else { "FAIL" };
+    // One line, whatever an error's text holds: scripts read it.
+    println!("{outcome} {name} {}", verdict.figures.replace('\n', " "));
+    Ok(if verdict.passed {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn failed(figures: String) -> Verdict {
+    Verdict { passed: false, figures }
 }

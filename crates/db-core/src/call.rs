@@ -1,7 +1,7 @@
 //! What travels beside an operation: the caller's wishes for one call.
 
 use crate::Fingerprint;
-use std::panic::Location;
+use std::{panic::Location, time::Duration};
 use tokio::time::Instant;
 
 /// How long a call is expected to take. The class chooses a call's limits; it never changes what runs.
@@ -47,10 +47,16 @@ pub struct Call {
     pub class: QueryClass,
     /// The instant at which the caller stops caring, over waiting for a lease, retries and execution together.
     pub deadline: Option<Instant>,
+    /// The longest that this call may take, counted from where the timeout layer sees it. The nearest of this, the
+    /// deadline and the limit of the class wins.
+    pub timeout: Option<Duration>,
     /// Where the caller made the call, for reports about who holds a lease.
     pub site: Option<&'static Location<'static>>,
     /// The statement that the call runs, when it is one.
     pub statement: Option<Fingerprint>,
+    /// The caller's word that running it twice does no more than running it once, so that it may be repeated when
+    /// nobody knows whether it ran. Default false: only true reads are.
+    pub idempotent: bool,
 }
 
 impl Call {
@@ -67,6 +73,20 @@ impl Call {
     #[must_use]
     pub fn with_deadline(mut self, deadline: Instant) -> Self {
         self.deadline = Some(self.deadline.map_or(deadline, |set| set.min(deadline)));
+        self
+    }
+
+    /// The same call with a timeout; a shorter one that is already set stays.
+    #[must_use]
+    pub fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(self.timeout.map_or(timeout, |set| set.min(timeout)));
+        self
+    }
+
+    /// The same call, which may run twice without harm: see [`Call::idempotent`].
+    #[must_use]
+    pub fn with_idempotent(mut self) -> Self {
+        self.idempotent = true;
         self
     }
 

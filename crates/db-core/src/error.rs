@@ -1,5 +1,9 @@
 //! One error for the whole stack, lossless both ways with [`sqlx::Error`].
 
+mod timeout;
+
+pub use timeout::{LimitOrigin, TimeoutError};
+
 use crate::{Fingerprint, QueryClass, SqlState};
 use sqlx::{
     error::DatabaseError,
@@ -31,6 +35,10 @@ pub enum Error {
     /// No lease was to be had.
     #[error(transparent)]
     Acquire(Box<AcquireError>),
+
+    /// The call passed its limit; what it had in flight is being cancelled on the server.
+    #[error(transparent)]
+    Timeout(Box<TimeoutError>),
 
     /// The transaction can't be committed.
     #[error(transparent)]
@@ -146,6 +154,8 @@ pub struct AcquireError {
     /// The last failed attempt to open a connection, if the pool could not grow for that reason.
     #[source]
     pub cause: Option<Arc<ConnectFailure>>,
+    /// How long another try is useless, where that is known.
+    pub retry_after: Option<Duration>,
 }
 
 impl AcquireError {
@@ -159,6 +169,7 @@ impl AcquireError {
             waiting: 0,
             holders: Vec::new(),
             cause: None,
+            retry_after: None,
         }
     }
 }
@@ -361,6 +372,7 @@ impl Error {
                 AcquireFailure::Refused => io::ErrorKind::PermissionDenied,
                 AcquireFailure::Closed => io::ErrorKind::NotConnected,
             },
+            Self::Timeout(_) => io::ErrorKind::TimedOut,
             _ => io::ErrorKind::Other,
         }
     }
@@ -369,5 +381,11 @@ impl Error {
 impl From<AcquireError> for Error {
     fn from(error: AcquireError) -> Self {
         Self::Acquire(Box::new(error))
+    }
+}
+
+impl From<TimeoutError> for Error {
+    fn from(error: TimeoutError) -> Self {
+        Self::Timeout(Box::new(error))
     }
 }

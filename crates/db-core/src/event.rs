@@ -1,6 +1,6 @@
 //! What the layers tell about themselves. No layer knows who listens.
 
-use crate::{AcquireFailure, QueryClass};
+use crate::{AcquireFailure, Fingerprint, GaveUp, LimitOrigin, QueryClass, RetryCause, SqlState};
 use std::{
     fmt,
     panic::Location,
@@ -137,6 +137,117 @@ pub enum Event {
         in_flight: bool,
         /// How long it took.
         took: Duration,
+    },
+    /// A call passed its limit and was given up; one that was refused because the limit had passed before it began
+    /// has lasted for no time.
+    TimedOut {
+        /// The class of the call.
+        class: QueryClass,
+        /// The statement, if the call was one.
+        statement: Option<Fingerprint>,
+        /// Where the caller made the call.
+        site: Option<&'static Location<'static>>,
+        /// How long it lasted.
+        elapsed: Duration,
+        /// The limit, from the start of the call.
+        limit: Duration,
+        /// Which limit it was.
+        origin: LimitOrigin,
+    },
+    /// A call passed a limit that is only observed.
+    WouldTimeOut {
+        /// The class of the call.
+        class: QueryClass,
+        /// The statement, if the call was one.
+        statement: Option<Fingerprint>,
+        /// Where the caller made the call.
+        site: Option<&'static Location<'static>>,
+        /// How long it lasted in the end.
+        elapsed: Duration,
+        /// The limit, from the start of the call.
+        limit: Duration,
+        /// Which limit it was.
+        origin: LimitOrigin,
+    },
+    /// A call ended in time but used most of its limit.
+    NearLimit {
+        /// The class of the call.
+        class: QueryClass,
+        /// The statement, if the call was one.
+        statement: Option<Fingerprint>,
+        /// Where the caller made the call.
+        site: Option<&'static Location<'static>>,
+        /// How long it lasted.
+        elapsed: Duration,
+        /// The limit, from the start of the call.
+        limit: Duration,
+        /// Which limit it was.
+        origin: LimitOrigin,
+    },
+    /// A call took longer than its class should.
+    SlowCall {
+        /// The class of the call.
+        class: QueryClass,
+        /// The statement, if the call was one.
+        statement: Option<Fingerprint>,
+        /// Where the caller made the call.
+        site: Option<&'static Location<'static>>,
+        /// How long it lasted.
+        elapsed: Duration,
+        /// The alert threshold of the class.
+        threshold: Duration,
+    },
+    /// Too many calls passed the limit that was learned for their statement: it is no longer believed.
+    LimitWidened {
+        /// The statement.
+        statement: Fingerprint,
+        /// The limit that was learned.
+        from: Duration,
+        /// The limit until enough has been learned again.
+        to: Duration,
+    },
+    /// A failed attempt is repeated.
+    Retried {
+        /// Why.
+        cause: RetryCause,
+        /// The SQLSTATE, when the server said no.
+        state: Option<SqlState>,
+        /// How many attempts have failed, the first one included.
+        attempt: u32,
+        /// The pause before the next one.
+        wait: Duration,
+        /// The class of the call.
+        class: QueryClass,
+        /// The statement, if the call was one; nothing for a transaction.
+        statement: Option<Fingerprint>,
+    },
+    /// In observe mode: a failed attempt would have been repeated. The fields of `Retried`.
+    WouldRetry {
+        /// Why.
+        cause: RetryCause,
+        /// The SQLSTATE, when the server said no.
+        state: Option<SqlState>,
+        /// How many attempts have failed; 1, since observing stops at the first.
+        attempt: u32,
+        /// The pause before the next one.
+        wait: Duration,
+        /// The class of the call.
+        class: QueryClass,
+        /// The statement, if the call was one; nothing for a transaction.
+        statement: Option<Fingerprint>,
+    },
+    /// A call failed for a passing reason and was not repeated (any more).
+    RetryGaveUp {
+        /// Why not.
+        reason: GaveUp,
+        /// The SQLSTATE, when the server said no.
+        state: Option<SqlState>,
+        /// How many attempts have failed.
+        attempts: u32,
+        /// The class of the call.
+        class: QueryClass,
+        /// The statement, if the call was one; nothing for a transaction.
+        statement: Option<Fingerprint>,
     },
     /// The settings were swapped.
     Reloaded,

@@ -7,6 +7,7 @@ mod builtins;
 mod cache;
 mod classify;
 mod define;
+mod depth;
 mod ease;
 mod found;
 mod functions;

@@ -21,6 +21,7 @@ mod error;
 mod event;
 mod facts;
 mod operation;
+mod retry;
 mod rows;
 mod run;
 mod service;
@@ -30,11 +31,13 @@ mod statement;
 
 pub use call::{Call, QueryClass};
 pub use error::{
-    AcquireError, AcquireFailure, ConnectFailure, Error, Holder, Result, Sent, ServerError, TransactionAborted,
+    AcquireError, AcquireFailure, ConnectFailure, Error, Holder, LimitOrigin, Result, Sent, ServerError, TimeoutError,
+    TransactionAborted,
 };
 pub use event::{CloseReason, Event, LeaseOutcome, Observer, Observers};
 pub use facts::{FactsCache, Fingerprint, StatementFacts, StatementKind, TableName};
 pub use operation::{Footprint, Operation};
+pub use retry::{GaveUp, RetryCause};
 pub use rows::{Handoff, Rows, Step};
 pub use run::Run;
 pub use service::{Service, ServiceFn, service_fn};

@@ -1,8 +1,8 @@
 //! Something that can be done to a connection, and done again.
 
-use crate::Result;
+use crate::{Result, StatementFacts};
 use sqlx::PgConnection;
-use std::future::Future;
+use std::{future::Future, sync::Arc};
 
 /// What an operation may leave behind on the connection when it has finished.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,5 +33,16 @@ pub trait Operation: Send + Sync {
     /// Whether another run can still replace this one; false once a row has been handed to the caller.
     fn replayable(&self) -> bool {
         true
+    }
+
+    /// What is known about the SQL text, when the operation is one.
+    fn facts(&self) -> Option<&Arc<StatementFacts>> {
+        None
+    }
+
+    /// Whether a run that the server rejects has had no effect at all: one statement outside a transaction, or
+    /// everything in one transaction. The default promises nothing.
+    fn all_or_nothing(&self) -> bool {
+        false
     }
 }

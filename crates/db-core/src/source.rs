@@ -1,6 +1,6 @@
 //! Seam 2: what to run it on.
 
-use crate::{Call, Error, Result};
+use crate::{Call, Error, Result, SqlState};
 use sqlx::{PgConnection, PgPool, Postgres, pool::PoolConnection};
 use std::{future::Future, ops::DerefMut, sync::Arc};
 
@@ -11,6 +11,10 @@ pub enum LeaseState {
     Clean,
     /// Alive, but with a transaction or session state that has to be checked and reset first.
     Verify,
+    /// Alive and idle, but a prepared statement on it is out of date or gone: forget its statements before anybody
+    /// uses it again, and check it as for [`LeaseState::Verify`]. Other connections of the same server may hold the
+    /// same stale plans. A source that can't clear a connection's statements closes it.
+    StalePlans,
     /// The wire is broken or out of step: close it.
     Broken,
 }
@@ -19,7 +23,15 @@ impl LeaseState {
     /// The state in which a failed operation leaves its lease.
     pub fn after(error: &Error) -> Self {
         match error {
-            Error::Server(server) if !server.is_fatal() => Self::Clean,
+            Error::Server(server) if !server.is_fatal() => match server.state() {
+                state if state.is_stale_plan(server.routine()) => Self::StalePlans,
+                SqlState::DuplicatePreparedStatement => Self::StalePlans,
+                // Our statement met a transaction that it should not have met: find out, and end it.
+                SqlState::InFailedTransaction | SqlState::ActiveTransaction | SqlState::NoActiveTransaction => {
+                    Self::Verify
+                }
+                _ => Self::Clean,
+            },
             Error::Server(_) | Error::Network { .. } => Self::Broken,
             // Nothing is known about how far the driver got: the next use must find out.
             _ => Self::Verify,
@@ -66,7 +78,8 @@ impl<S: Source> Source for Arc<S> {
 
 impl Lease for PoolConnection<Postgres> {
     fn settle(&mut self, state: LeaseState) {
-        if state == LeaseState::Broken {
+        // sqlx's pool can't be told to clear one connection's statements in time: a new connection has none.
+        if matches!(state, LeaseState::Broken | LeaseState::StalePlans) {
             self.close_on_drop();
         }
     }

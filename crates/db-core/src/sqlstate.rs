@@ -276,7 +276,7 @@ impl SqlState {
     /// The class, by the first two characters.
     pub fn class(&self) -> SqlStateClass {
         use SqlStateClass as C;
-        match &self.code()[..2] {
+        match self.code().get(..2).unwrap_or_default() {
             "00" => C::Success,
             "01" | "02" => C::Warning,
             "08" => C::ConnectionException,

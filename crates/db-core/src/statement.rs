@@ -1,6 +1,6 @@
 //! One SQL statement as an operation, built once from any sqlx query and replayed for each attempt.
 
-use crate::{Footprint, Handoff, Operation, Result, Rows, StatementFacts, Step};
+use crate::{Footprint, Handoff, Operation, Result, Rows, StatementFacts, StatementKind, Step};
 use futures_util::TryStreamExt;
 use sqlx::{
     Either, Execute, Executor, PgConnection, Postgres, SqlStr,
@@ -164,6 +164,21 @@ impl Operation for Statement {
 
     fn replayable(&self) -> bool {
         !matches!(&self.want, Want::Steps(handoff) if handoff.started())
+    }
+
+    fn facts(&self) -> Option<&Arc<StatementFacts>> {
+        Some(&self.facts)
+    }
+
+    fn all_or_nothing(&self) -> bool {
+        // `CALL` and `DO` may commit inside, `… CONCURRENTLY` leaves half an index, a text with BEGIN ends anywhere.
+        match self.facts.kind() {
+            StatementKind::Read | StatementKind::Write => {
+                self.facts.statements() <= 1 || self.facts.is_self_contained()
+            }
+            StatementKind::Session => self.facts.statements() <= 1,
+            _ => false,
+        }
     }
 }
 

@@ -28,7 +28,7 @@ pub struct PoolConfig {
     ///
     /// More than about two for each core of the server seldom helps (HikariCP, "About Pool Sizing").
     pub max_connections: u32,
-    /// Connections that are opened at the start and kept up. Default 2 (own choice), 0..=`max_connections`.
+    /// Connections that are opened at the start and kept up. Default 1 (own choice, so that any maximum is allowed), 0..=`max_connections`.
     pub min_connections: u32,
     /// Callers that may wait at once; the next one is refused at once, see `admission`. Default 1024 (own choice: 100
     /// times the default maximum), 1..=1000000.
@@ -87,7 +87,7 @@ impl Default for PoolConfig {
     fn default() -> Self {
         Self {
             max_connections: 10,
-            min_connections: 2,
+            min_connections: 1,
             max_waiting: 1024,
             acquire_timeout: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(5),

@@ -46,8 +46,14 @@ impl Control {
         let (sender, mut requests) = mpsc::channel(QUEUE);
         *shared.control.0.lock() = Some(sender);
         let mut conn = open(&shared).await;
+        let mut epoch = shared.state.lock().epoch;
         let mut batch = Vec::with_capacity(BATCH);
         while requests.recv_many(&mut batch, BATCH).await > 0 {
+            let current = shared.state.lock().epoch;
+            if std::mem::replace(&mut epoch, current) != current {
+                // The endpoint has moved: the old server's backends are not ours any more.
+                conn = None;
+            }
             let signalled = match timeout(LIMIT, send(&shared, &mut conn, &batch)).await {
                 Ok(Ok(pids)) => pids,
                 Ok(Err(_)) | Err(_) => {

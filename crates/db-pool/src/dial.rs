@@ -1,8 +1,9 @@
 //! Opening one connection and setting up its session with at most one extra round trip.
 
 use crate::{config::SessionConfig, conn::Backend};
+use parking_lot::Mutex;
 use sqlx::{ConnectOptions, Connection, Executor, PgConnection, PgPool, Row, postgres::PgConnectOptions};
-use std::{fmt, io, time::Duration};
+use std::{fmt, io, sync::Arc, time::Duration};
 use tokio::time::timeout;
 
 /// The first server version that can watch the client's socket while a statement runs.
@@ -13,12 +14,14 @@ const CHECKS_CLIENT: u32 = 140_000;
 pub(crate) struct Endpoint {
     options: PgConnectOptions,
     through: Option<PgPool>,
+    /// The statements that repeat what the hooks of `through` have set, as its last connection showed them.
+    hooked: Arc<Mutex<Option<Arc<str>>>>,
 }
 
 impl Endpoint {
     /// Dials with these options.
     pub(crate) fn new(options: PgConnectOptions) -> Self {
-        Self { options, through: None }
+        Self { options, through: None, hooked: Arc::default() }
     }
 
     /// Dials through an sqlx pool, so that the hooks its owner gave it (`after_connect`) run on every connection.
@@ -26,19 +29,21 @@ impl Endpoint {
         Self {
             options: (*pool.connect_options()).clone(),
             through: Some(pool),
+            hooked: Arc::default(),
         }
+    }
+
+    /// What a reset has to repeat after `RESET ALL`, which goes back behind the hooks. They can't be called again, but
+    /// the server tells what they have set; not so for names with a dot, which `SessionConfig::extra` is for.
+    pub(crate) fn hooked(&self) -> Option<Arc<str>> {
+        self.hooked.lock().clone()
     }
 
     /// The options to dial with, with the session's settings in the start-up message: they cost no trip there, and
     /// `RESET ALL` goes back to them.
     pub(crate) fn options(&self, session: &SessionConfig) -> PgConnectOptions {
         // What the options say already stays: whoever wrote it there meant it.
-        let said = self.options.get_options().unwrap_or_default();
-        let unsaid = session
-            .startup_options()
-            .into_iter()
-            .filter(|(key, _)| !said.contains(&format!("-c {key}=")));
-        let options = self.options.clone().options(unsaid);
+        let options = self.options.clone().options(session.startup_options_beside(self.options.get_options()));
         match self.options.get_application_name() {
             Some(_) => options,
             None => options.application_name(&session.application_name),
@@ -49,7 +54,8 @@ impl Endpoint {
     pub(crate) async fn dial(&self, session: &SessionConfig, limit: Duration) -> sqlx::Result<(PgConnection, Backend)> {
         let dialled = timeout(limit, async {
             let mut pg = self.connect(session).await?;
-            let backend = set_up(&mut pg, session).await?;
+            let (backend, hooked) = set_up(&mut pg, session, self.through.is_some()).await?;
+            *self.hooked.lock() = hooked;
             Ok((pg, backend))
         });
         dialled.await.unwrap_or_else(|_| {
@@ -100,25 +106,38 @@ pub(crate) fn watch_client(session: &SessionConfig) -> Option<String> {
 }
 
 /// The session's last set-up step. One trip.
-async fn set_up(pg: &mut PgConnection, session: &SessionConfig) -> sqlx::Result<Backend> {
+async fn set_up(
+    pg: &mut PgConnection,
+    session: &SessionConfig,
+    hooks: bool,
+) -> sqlx::Result<(Backend, Option<Arc<str>>)> {
     const WHO: &str =
         "SELECT pg_backend_pid(), (SELECT backend_start::text FROM pg_stat_get_activity(pg_backend_pid()))";
+    // What was set in this session after its start, save for what is set here.
+    const HOOKED: &str = "(SELECT string_agg(again, '; ') FROM ( \
+        SELECT format('SELECT set_config(%L, %L, false)', name, setting) FROM pg_settings \
+        WHERE source = 'session' AND name <> 'client_connection_check_interval' \
+        UNION ALL SELECT format('SET ROLE %I', current_setting('role')) WHERE current_setting('role') <> 'none' \
+        ) AS hooks (again))";
+    let who = if hooks { format!("{WHO}, {HOOKED}") } else { WHO.to_owned() };
     let watch = watch_client(session).filter(|_| pg.server_version_num().is_some_and(|v| v >= CHECKS_CLIENT));
     let (row, watched) = match watch {
-        Some(watch) => match one_row(pg, format!("{watch}; {WHO}")).await {
+        Some(watch) => match one_row(pg, format!("{watch}; {who}")).await {
             // The server's platform can't watch sockets.
             Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("22023") => {
-                (one_row(pg, WHO.to_owned()).await?, false)
+                (one_row(pg, who).await?, false)
             }
             answer => (answer?, true),
         },
-        None => (one_row(pg, WHO.to_owned()).await?, false),
+        None => (one_row(pg, who).await?, false),
     };
-    Ok(Backend {
+    let hooked = if hooks { row.try_get::<Option<String>, _>(2)? } else { None };
+    let backend = Backend {
         watched,
         pid: row.try_get(0)?,
         started: row.try_get::<Option<String>, _>(1)?.unwrap_or_default().into(),
-    })
+    };
+    Ok((backend, hooked.map(Arc::from)))
 }
 
 async fn one_row(pg: &mut PgConnection, sql: String) -> sqlx::Result<sqlx::postgres::PgRow> {

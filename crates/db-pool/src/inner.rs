@@ -29,11 +29,14 @@ pub(crate) fn lazy(options: PgConnectOptions, config: &PoolConfig, shared: Weak<
         .connect_lazy_with(options)
 }
 
+/// Dials that run at once through a pool; sqlx allocates a place for each. More than `connect_parallelism` may be.
+const DIALS: u32 = 1024;
+
 /// A pool like the user's own, hooks included, that only dials: every connection is taken out of it at once.
 pub(crate) fn dialler(pool: &PgPool, limit: Duration) -> PgPool {
     pool.options()
         .clone()
-        .max_connections(u32::MAX / 2)
+        .max_connections(DIALS)
         .min_connections(0)
         .acquire_timeout(limit)
         .max_lifetime(None)
@@ -68,14 +71,18 @@ impl std::fmt::Debug for Lent {
 impl Lent {
     /// The inner pool has the connection now: its `after_release` gives it back.
     pub fn taken_over(mut self) {
-        self.0 = None;
+        if let Some(shared) = self.0.take() {
+            shared.state.lock().lending -= 1;
+        }
     }
 }
 
 impl Drop for Lent {
     fn drop(&mut self) {
         if let Some(shared) = self.0.take() {
-            shared.give_back_lent();
+            // An abandoned `begin` may have got its connection already: then that one gives the place back.
+            shared.state.lock().lending -= 1;
+            shared.reconcile_lent();
         }
     }
 }
@@ -84,16 +91,27 @@ impl Shared {
     /// Takes one connection of the budget if there is room.
     pub(crate) fn try_lend(self: &Arc<Self>) -> Option<Lent> {
         let config = self.config.load();
-        let mut state = self.state.lock();
-        (state.open() < config.max_connections).then(|| {
-            state.stats.lent += 1;
-            Lent(Some(self.clone()))
+        let take = || {
+            let mut state = self.state.lock();
+            (state.open() < config.max_connections).then(|| {
+                state.stats.lent += 1;
+                state.lending += 1;
+                Lent(Some(self.clone()))
+            })
+        };
+        take().or_else(|| {
+            self.reconcile_lent();
+            take()
         })
     }
 
     /// Turns a lease into a lent place: its connection goes, so that the inner pool may open one.
     pub(crate) fn lend(self: &Arc<Self>, lease: PoolLease) -> Lent {
-        self.state.lock().stats.lent += 1;
+        {
+            let mut state = self.state.lock();
+            state.stats.lent += 1;
+            state.lending += 1;
+        }
         let lent = Lent(Some(self.clone()));
         lease.discard(db_core::CloseReason::Shrunk);
         lent
@@ -108,16 +126,14 @@ impl Shared {
         self.demand.notify_one();
     }
 
-    /// The inner pool forgets to say so when a connection is detached from it or breaks: its size tells.
-    pub(crate) fn reconcile_lent(self: &Arc<Self>) {
-        let Some(inner) = self.inner.get() else {
-            return;
-        };
+    /// The inner pool forgets to say so when a connection is detached from it or breaks: its size tells. Its size
+    /// lacks the places of those who are about to ask it for a connection.
+    pub(crate) fn reconcile_lent(&self) {
         let gone = {
             let mut state = self.state.lock();
             let before = state.stats.lent;
-            // One that is still being dialled counts in the inner pool's size as well.
-            state.stats.lent = before.min(inner.size());
+            let size = self.inner.get().map_or(0, PgPool::size);
+            state.stats.lent = before.min(state.lending + size);
             before != state.stats.lent
         };
         if gone {

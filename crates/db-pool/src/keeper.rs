@@ -2,6 +2,7 @@
 
 use crate::{
     conn::{Backend, Conn, expiry},
+    reaper,
     shared::Shared,
 };
 use db_core::ConnectFailure;
@@ -27,6 +28,7 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
     let mut failures = 0_u32;
     let mut not_before = Instant::now();
     loop {
+        tidy(&shared);
         start_dials(&shared, &mut dials, failures, not_before);
         let next = if not_before > Instant::now() {
             not_before
@@ -56,6 +58,15 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
             () = shared.demand.notified() => {}
             () = sleep_until(next) => {}
         }
+    }
+}
+
+/// Lets go of what the budget does not allow any more, and takes back lent places that nobody gave back: those who wait
+/// must not wait for the reaper's next round.
+fn tidy(shared: &Shared) {
+    shared.reconcile_lent();
+    if shared.state.lock().open() > shared.config.load().max_connections {
+        reaper::sweep(shared);
     }
 }
 

@@ -87,7 +87,7 @@ impl Lease for PoolLease {
     fn settle(&mut self, state: LeaseState) {
         self.condition = match (self.condition, state) {
             (Condition::Broken, _) | (_, LeaseState::Broken) => Condition::Broken,
-            (Condition::Raw, _) | (_, LeaseState::Verify) => Condition::Raw,
+            (Condition::Raw, _) | (_, LeaseState::Verify | LeaseState::StalePlans) => Condition::Raw,
             (_, LeaseState::Clean) => Condition::Clean,
         };
     }

@@ -11,6 +11,10 @@ use tokio::time::{Instant, timeout};
 const GRACE_IN_FLIGHT: Duration = Duration::from_millis(1);
 /// The same for a raw lease, which is most likely idle already.
 const GRACE_RAW: Duration = Duration::from_millis(20);
+/// How long the control path may take to signal the server.
+const CANCEL: Duration = Duration::from_millis(250);
+/// How long the server may take to answer once it has been signalled.
+const SETTLE: Duration = Duration::from_millis(200);
 /// Answers to earlier messages that one drain reads past.
 const LATE_ANSWERS: u32 = 16;
 
@@ -52,7 +56,8 @@ impl Patient {
             in_flight,
             took: since.elapsed(),
         });
-        if let (true, Some(mut conn)) = (recovered, self.conn.take()) {
+        // Not recovered, it stays in here: dropping the patient closes it and puts the accounts right.
+        if recovered && let Some(mut conn) = self.conn.take() {
             {
                 let mut state = self.shared.state.lock();
                 state.stats.quarantined -= 1;
@@ -87,11 +92,14 @@ async fn clean(shared: &Shared, conn: &mut Conn, in_flight: bool) -> sqlx::Resul
         Err(_) => {
             busy = true;
             // Awaited: from here on the signal is at the backend, and everything read after the next round trip is
-            // ours. Where it could not be sent, the drain below waits for the statement or for our limit.
-            if shared.control.cancel(&conn.backend).await {
-                shared.state.lock().stats.cancelled += 1;
+            // ours. Where it could not be sent, closing is safe too: the server ends the statement on its own when it
+            // sees the socket go.
+            match timeout(CANCEL, shared.control.cancel(&conn.backend)).await {
+                Ok(true) => shared.state.lock().stats.cancelled += 1,
+                Ok(false) | Err(_) => return Err(sqlx::Error::WorkerCrashed),
             }
-            drain(&mut conn.pg).await?;
+            // A server that was told to stop and says nothing is dead or busy beyond interrupting.
+            timeout(SETTLE, drain(&mut conn.pg)).await.unwrap_or(Err(sqlx::Error::WorkerCrashed))?;
         }
     }
     let reset = reset_sql(shared, conn);
@@ -138,10 +146,13 @@ async fn roll_back(pg: &mut PgConnection) -> sqlx::Result<()> {
 }
 
 fn reset_sql(shared: &Shared, conn: &Conn) -> SqlStr {
-    match watch_client(&shared.session.load()).filter(|_| conn.backend.watched) {
-        // `RESET ALL` has undone it.
-        Some(watch) => AssertSqlSafe(format!("{RESET}; {watch}")).into_sql_str(),
-        None => RESET.into_sql_str(),
+    // `RESET ALL` has undone both.
+    let watch = watch_client(&shared.session.load()).filter(|_| conn.backend.watched);
+    let hooked = shared.endpoint.load().hooked();
+    match (watch.as_deref(), hooked.as_deref()) {
+        (None, None) => RESET.into_sql_str(),
+        (Some(again), None) | (None, Some(again)) => AssertSqlSafe(format!("{RESET}; {again}")).into_sql_str(),
+        (Some(watch), Some(hooked)) => AssertSqlSafe(format!("{RESET}; {watch}; {hooked}")).into_sql_str(),
     }
 }
 

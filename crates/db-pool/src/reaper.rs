@@ -18,15 +18,19 @@ pub(crate) async fn reap(shared: Arc<Shared>) {
             .min()
             .unwrap_or(ROUNDS.1);
         sleep((shortest / 8).clamp(ROUNDS.0, ROUNDS.1)).await;
-        let now = Instant::now();
-        let due = due(&mut shared.state.lock(), &config, now);
-        if !due.is_empty() {
-            shared.demand.notify_one();
-        }
-        for (conn, reason) in due {
-            shared.part(conn, reason);
-        }
+        sweep(&shared);
         shared.reconcile_lent();
+    }
+}
+
+/// Ends what is due at this moment.
+pub(crate) fn sweep(shared: &Shared) {
+    let due = due(&mut shared.state.lock(), &shared.config.load(), Instant::now());
+    if !due.is_empty() {
+        shared.demand.notify_one();
+    }
+    for (conn, reason) in due {
+        shared.part(conn, reason);
     }
 }
 

@@ -52,6 +52,8 @@ pub(crate) struct State {
     pub(crate) failure: Option<Arc<ConnectFailure>>,
     /// Leases of an older epoch are closed when they come back.
     pub(crate) epoch: u64,
+    /// Those of the lent places whose holders have not got their connection from the inner pool yet.
+    pub(crate) lending: u32,
     pub(crate) stats: PoolStats,
 }
 
@@ -64,6 +66,7 @@ impl State {
             holders: Holders::default(),
             failure: None,
             epoch: 0,
+            lending: 0,
             stats: PoolStats::default(),
         }
     }

@@ -8,6 +8,7 @@ use crate::{
 use arc_swap::ArcSwap;
 use db_core::{Call, Observer, Observers, Result, Source};
 use db_pool::{Pool, PoolBuilder};
+use db_timeout::TimeoutLayer;
 use sqlx::{PgPool, postgres::PgConnectOptions};
 use std::{fmt, sync::Arc};
 
@@ -96,9 +97,15 @@ impl DbBuilder {
             .session(self.config.session.clone())
             .observers(self.observers.clone())
             .build()?;
+        let timeouts = TimeoutLayer::new(self.config.timeout.clone(), self.observers.clone())?;
+        let unused = self.config.inactive_keys();
+        if !unused.is_empty() {
+            tracing::warn!(keys = ?unused, "settings without effect: this build has no layer for them");
+        }
         let inner = Inner {
-            stack: stack::assemble(pool.clone()),
+            stack: stack::assemble(pool.clone(), timeouts.clone()),
             pool,
+            timeouts,
             observers: self.observers,
             config: ArcSwap::from_pointee(self.config),
         };

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use db_core::config::{Checks, InvalidConfig};
 use db_pool::{PoolConfig, SessionConfig};
+use db_timeout::TimeoutConfig;
 use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgConnectOptions;
 
@@ -20,7 +21,7 @@ mod url;
 pub use connection::{ConnectionConfig, SslMode};
 pub use keys::{KEYS, REPORT_NAMES};
 pub use layers::{
-    CacheConfig, HealthConfig, LeakConfig, RetryConfig, SlowQueryConfig, TimeoutConfig, TransactionConfig,
+    CacheConfig, HealthConfig, LeakConfig, RetryConfig, SlowQueryConfig, TransactionConfig,
 };
 pub use load::{Loader, Setting};
 pub use reference::{KeyDoc, Kind, render_reference};
@@ -28,7 +29,7 @@ pub use secret::Secret;
 pub use url::DatabaseUrl;
 
 /// Sections whose layer is in this build. A part that adds a layer adds its section here.
-const BUILT: &[&str] = &["connection", "pool", "session"];
+const BUILT: &[&str] = &["connection", "pool", "session", "timeout"];
 
 /// Every setting of the stack: plain data, one section for each layer.
 ///

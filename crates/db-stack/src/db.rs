@@ -1,11 +1,12 @@
 //! The handle.
 
-use crate::{builder::DbBuilder, config::DbConfig, events::Events, stack::Stack, tx::Tx};
+use crate::{builder::DbBuilder, config::DbConfig, events::Events, limits::Limits, stack::Stack, tx::Tx};
 use arc_swap::ArcSwap;
 use db_core::{Call, Error, Observers, QueryClass, Result, Source};
 use db_pool::{CloseReport, Pool, PoolLease, PoolStats};
+use db_timeout::{TimeoutLayer, TimeoutStats};
 use sqlx::{PgPool, SqlSafeStr, postgres::PgConnectOptions};
-use std::{fmt, future::Future, panic::Location, sync::Arc};
+use std::{fmt, future::Future, panic::Location, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 /// A database, in place of `PgPool`. Cheap to clone; `&Db` is an [`sqlx::Executor`].
@@ -19,6 +20,7 @@ pub struct Db {
 
 pub(crate) struct Inner {
     pub(crate) pool: Pool,
+    pub(crate) timeouts: TimeoutLayer,
     pub(crate) stack: Box<dyn Stack>,
     pub(crate) observers: Observers,
     pub(crate) config: ArcSwap<DbConfig>,
@@ -72,6 +74,7 @@ impl Db {
 
     /// The same database for calls of another class.
     #[must_use]
+    #[track_caller]
     pub fn class(&self, class: QueryClass) -> Self {
         self.with(|call| call.class = class)
     }
@@ -84,6 +87,19 @@ impl Db {
             inner: self.inner.clone(),
             call: self.call.clone().with_deadline(deadline),
         }
+    }
+
+    /// The same database for calls that may each take at most `timeout`; the nearest of this, the deadline and the
+    /// limit of the class wins. What a call has in flight then is cancelled on the server.
+    #[must_use]
+    #[track_caller]
+    pub fn timeout(&self, timeout: Duration) -> Self {
+        self.with(|call| call.timeout = Some(call.timeout.map_or(timeout, |set| set.min(timeout))))
+    }
+
+    /// Calls, timeouts and durations by class and by statement.
+    pub fn timeouts(&self) -> TimeoutStats {
+        self.inner.timeouts.stats()
     }
 
     #[track_caller]
@@ -119,7 +135,7 @@ impl Db {
     #[track_caller]
     pub fn begin(&self) -> impl Future<Output = Result<Tx>> + Send + use<> {
         let (inner, call) = (self.inner.clone(), self.call_here());
-        async move { Tx::begin(&inner.pool, &call, None).await }
+        async move { Tx::begin(&inner, call, None).await }
     }
 
     /// As [`Db::begin`], with a `BEGIN` statement of one's own, such as `BEGIN ISOLATION LEVEL SERIALIZABLE`.
@@ -127,7 +143,7 @@ impl Db {
     pub fn begin_with(&self, statement: impl SqlSafeStr) -> impl Future<Output = Result<Tx>> + Send {
         let (inner, call) = (self.inner.clone(), self.call_here());
         let statement = statement.into_sql_str();
-        async move { Tx::begin(&inner.pool, &call, Some(statement)).await }
+        async move { Tx::begin(&inner, call, Some(statement)).await }
     }
 
     /// A transaction if a connection is idle at this moment.
@@ -136,10 +152,10 @@ impl Db {
     /// When `BEGIN` fails.
     #[track_caller]
     pub fn try_begin(&self) -> impl Future<Output = Result<Option<Tx>>> + Send + use<> {
-        let lease = self.try_acquire();
+        let (lease, limits) = (self.try_acquire(), Limits::new(&self.inner, self.call_here()));
         async move {
             match lease {
-                Some(lease) => Ok(Some(Tx::begin_on(lease, None).await?)),
+                Some(lease) => Ok(Some(Tx::begin_on(lease, limits, None).await?)),
                 None => Ok(None),
             }
         }
@@ -194,6 +210,7 @@ impl Db {
                 .set_endpoint(config.connect_options()?, config.session.clone());
         }
         self.inner.pool.reload(config.pool.clone()).map_err(Error::from)?;
+        self.inner.timeouts.reload(config.timeout.clone())?;
         self.inner.config.store(Arc::new(config));
         Ok(())
     }

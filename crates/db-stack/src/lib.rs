@@ -27,6 +27,8 @@ mod copy;
 mod db;
 mod events;
 mod executor;
+mod fair;
+mod limits;
 mod listener;
 mod stack;
 mod stream;
@@ -42,6 +44,7 @@ pub use db_core::{
     config::{InvalidConfig, InvalidKey, Mode},
 };
 pub use db_pool::{CloseReport, PoolConfig, PoolLease as Lease, PoolStats, SessionConfig};
+pub use db_timeout::{ClassLimits, TimeoutStats};
 pub use events::Events;
 pub use listener::{Listener, Message};
 pub use tx::Tx;

@@ -1,7 +1,9 @@
 //! The layers in their order, erased once.
 
+use crate::fair::fair;
 use db_core::{Call, Result, Rows, Run, Service, Statement};
 use db_pool::Pool;
+use db_timeout::TimeoutLayer;
 use futures_core::future::BoxFuture;
 use tower::ServiceBuilder;
 
@@ -12,11 +14,11 @@ pub(crate) trait Stack: Send + Sync {
 
 impl<S: Service<Statement>> Stack for S {
     fn call<'a>(&'a self, call: &'a Call, statement: &'a Statement) -> BoxFuture<'a, Result<Rows>> {
-        Box::pin(Service::call(self, call, statement))
+        Box::pin(fair(Service::call(self, call, statement)))
     }
 }
 
 /// From the outside in.
-pub(crate) fn assemble(pool: Pool) -> Box<dyn Stack> {
-    Box::new(ServiceBuilder::new().service(Run(pool)))
+pub(crate) fn assemble(pool: Pool, timeouts: TimeoutLayer) -> Box<dyn Stack> {
+    Box::new(ServiceBuilder::new().layer(timeouts).service(Run(pool)))
 }

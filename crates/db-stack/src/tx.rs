@@ -1,14 +1,15 @@
 //! A transaction whose commit tells the truth.
 
-use crate::tx_conn::TxConn;
-use db_core::{Call, Error, Lease, LeaseState, Result, Source, SqlState, TransactionAborted};
-use db_pool::{Pool, PoolLease};
+use crate::{db::Inner, limits::Limits, tx_conn::TxConn};
+use db_core::{Call, Error, Lease, LeaseState, Result, Sent, Source, SqlState, TransactionAborted};
+use db_pool::PoolLease;
 use sqlx::{PgConnection, Row, SqlStr};
 use sqlx_core::transaction::TransactionManager;
 use sqlx_postgres::PgTransactionManager;
 use std::{
     fmt,
     ops::{Deref, DerefMut},
+    sync::Arc,
 };
 
 /// An open transaction. Derefs to [`TxConn`], an executor that remembers errors: `query.execute(&mut *tx)`.
@@ -20,20 +21,23 @@ pub struct Tx {
 }
 
 impl Tx {
-    pub(crate) async fn begin(pool: &Pool, call: &Call, statement: Option<SqlStr>) -> Result<Self> {
-        Self::begin_on(Source::acquire(pool, call).await?, statement).await
+    pub(crate) async fn begin(inner: &Arc<Inner>, call: Call, statement: Option<SqlStr>) -> Result<Self> {
+        let limits = Limits::new(inner, call);
+        let lease = Source::acquire(&inner.pool, limits.call()).await?;
+        Self::begin_on(lease, limits, statement).await
     }
 
-    pub(crate) async fn begin_on(mut lease: PoolLease, statement: Option<SqlStr>) -> Result<Self> {
+    pub(crate) async fn begin_on(mut lease: PoolLease, limits: Limits, statement: Option<SqlStr>) -> Result<Self> {
         // In flight from here to the end: dropped at any point, the lease is cancelled, drained and rolled back.
-        if let Err(error) = PgTransactionManager::begin(lease.start(), statement).await {
-            let error = Error::from(error);
-            lease.settle(LeaseState::after(&error));
+        let pg = lease.start();
+        let begun = limits.around(None, async { Ok(PgTransactionManager::begin(pg, statement).await?) }).await;
+        if let Err(error) = begun {
+            if !matches!(error, Error::Timeout(_)) {
+                lease.settle(LeaseState::after(&error));
+            }
             return Err(error);
         }
-        Ok(Self {
-            conn: TxConn::new(lease),
-        })
+        Ok(Self { conn: TxConn::new(lease, limits) })
     }
 
     /// Commits, in one round trip unless the transaction was touched raw.
@@ -46,12 +50,22 @@ impl Tx {
     pub async fn commit(mut self) -> Result<()> {
         let status = self.conn.status;
         status.whole()?;
+        let TxConn { lease, limits, .. } = &mut self.conn;
         if status.unsure {
-            still_open(self.conn.lease.start()).await?;
+            limits.around(None, still_open(lease.start())).await?;
         }
-        let pg = self.conn.lease.start();
-        while PgTransactionManager::get_transaction_depth(pg) > 0 {
-            PgTransactionManager::commit(pg).await.map_err(commit_failed)?;
+        let pg = lease.start();
+        let committed = limits.around(None, async {
+            while PgTransactionManager::get_transaction_depth(pg) > 0 {
+                PgTransactionManager::commit(pg).await.map_err(commit_failed)?;
+            }
+            Ok(())
+        });
+        match committed.await {
+            // Refused before it was sent: a limit that had passed already.
+            Err(Error::Timeout(timeout)) if timeout.sent == Sent::No => return Err(Error::Timeout(timeout)),
+            Err(error @ Error::Timeout(_)) => return Err(Error::CommitUnknown { source: Box::new(error) }),
+            committed => committed?,
         }
         self.conn.settle();
         Ok(())

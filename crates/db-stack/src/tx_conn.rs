@@ -1,5 +1,6 @@
 //! The connection inside a transaction: an executor that remembers what happened on it.
 
+use crate::limits::Limits;
 use async_stream::try_stream;
 use db_core::{Lease, LeaseState, Result, SqlState, Statement, TransactionAborted, Want};
 use db_pool::PoolLease;
@@ -47,6 +48,7 @@ impl Status {
 pub struct TxConn {
     pub(crate) lease: PoolLease,
     pub(crate) status: Status,
+    pub(crate) limits: Limits,
 }
 
 /// One statement in progress: dropped before it is done, it leaves its mark.
@@ -83,11 +85,8 @@ impl Drop for Progress<'_> {
 }
 
 impl TxConn {
-    pub(crate) fn new(lease: PoolLease) -> Self {
-        Self {
-            lease,
-            status: Status::default(),
-        }
+    pub(crate) fn new(lease: PoolLease, limits: Limits) -> Self {
+        Self { lease, status: Status::default(), limits }
     }
 
     /// The transaction has ended: says how the lease is left.
@@ -98,7 +97,10 @@ impl TxConn {
     }
 
     /// The connection for one statement, unless the transaction can't go on.
-    fn begin_statement(&mut self, statement: Option<&Statement>) -> Result<(Progress<'_>, &mut PgConnection)> {
+    fn begin_statement(
+        &mut self,
+        statement: Option<&Statement>,
+    ) -> Result<(Progress<'_>, &mut PgConnection, &Limits)> {
         if self.status.cancelled {
             return Err(TransactionAborted::StatementCancelled.into());
         }
@@ -114,7 +116,7 @@ impl TxConn {
             answered: false,
             done: false,
         };
-        Ok((progress, self.lease.start()))
+        Ok((progress, self.lease.start(), &self.limits))
     }
 
     async fn one<T>(
@@ -122,13 +124,18 @@ impl TxConn {
         statement: Option<&Statement>,
         run: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
     ) -> sqlx::Result<T> {
-        let (mut progress, pg) = self.begin_statement(statement)?;
-        let out = run(pg).await;
-        match &out {
-            Ok(_) => progress.done = true,
-            Err(error) => progress.failed(error),
-        }
-        out
+        let (mut progress, pg, limits) = self.begin_statement(statement)?;
+        let fingerprint = statement.map(|statement| statement.facts().fingerprint());
+        // Past its limit the step is dropped with its progress not done: the transaction is then cancelled.
+        let step = async {
+            let out = run(pg).await;
+            match &out {
+                Ok(_) => progress.done = true,
+                Err(error) => progress.failed(error),
+            }
+            Ok(out?)
+        };
+        Ok(limits.around(fingerprint, step).await?)
     }
 }
 
@@ -152,10 +159,22 @@ impl<'c> Executor<'c> for &'c mut TxConn {
         let statement = Statement::new(query, Want::All);
         Box::pin(try_stream! {
             let statement = statement?;
-            let (mut progress, pg) = self.begin_statement(Some(&statement))?;
+            let (mut progress, pg, limits) = self.begin_statement(Some(&statement))?;
+            let fingerprint = Some(statement.facts().fingerprint());
             let mut steps = pg.fetch_many(statement.into_replay());
             loop {
-                match steps.try_next().await {
+                // The limit is for the first answer: from there on the pace is the reader's.
+                let next = if progress.answered {
+                    steps.try_next().await
+                } else {
+                    let first = async { Ok(steps.try_next().await?) };
+                    limits.around(fingerprint, first).await.map_err(sqlx::Error::from)
+                };
+                match next {
+                    Err(error) if matches!(db_core::Error::find(&error), Some(db_core::Error::Timeout(_))) => {
+                        // Dropped here not done: the transaction is cancelled.
+                        Err(error)?;
+                    }
                     Ok(Some(step)) => {
                         progress.answered = true;
                         yield step;
@@ -217,7 +236,7 @@ impl<'c> Acquire<'c> for &'c mut TxConn {
         Box::pin(async move {
             self.status.unsure = true;
             // sqlx answers a savepoint that is dropped while it begins by rolling the outer transaction back.
-            let (mut progress, pg) = self.begin_statement(None)?;
+            let (mut progress, pg, _) = self.begin_statement(None)?;
             let begun = Transaction::begin(pg, None).await;
             match &begun {
                 Ok(_) => progress.done = true,

@@ -5,17 +5,17 @@
 
 /// The answer follows from the arguments alone, or from settings that a deployment fixes.
 #[rustfmt::skip]
-pub(super) static PURE: [&str; 466] = [
-    "abbrev", "abs", "acldefault", "aclexplode", "acos", "acosd", "acosh", "any_value", "area", "array_agg",
-    "array_append", "array_cat", "array_dims", "array_fill", "array_length", "array_lower", "array_ndims",
-    "array_position", "array_positions", "array_prepend", "array_remove", "array_replace", "array_reverse",
-    "array_sort", "array_to_json", "array_to_string", "array_to_tsvector", "array_upper", "arraycontained",
-    "arraycontains", "arrayoverlap", "ascii", "asin", "asind", "asinh", "atan", "atan2", "atan2d", "atand", "atanh",
-    "avg", "bit", "bit_and", "bit_count", "bit_length", "bit_or", "bit_xor", "bool", "bool_and", "bool_or",
-    "bound_box", "box", "bpchar", "broadcast", "btrim", "cardinality", "casefold", "cashlarger", "cashsmaller",
-    "cbrt", "ceil", "ceiling", "center", "char", "char_length", "character_length", "chr", "cidr", "circle",
-    "coalesce", "concat", "concat_ws", "convert", "convert_from", "convert_to", "corr", "cos", "cosd", "cosh",
-    "cot", "cotd", "count", "covar_pop", "covar_samp", "crc32", "crc32c", "cume_dist", "date", "date_add",
+pub(super) static PURE: [&str; 470] = [
+    "abbrev", "abs", "acldefault", "aclexplode", "acos", "acosd", "acosh", "all", "any", "any_value", "area",
+    "array", "array_agg", "array_append", "array_cat", "array_dims", "array_fill", "array_length", "array_lower",
+    "array_ndims", "array_position", "array_positions", "array_prepend", "array_remove", "array_replace",
+    "array_reverse", "array_sort", "array_to_json", "array_to_string", "array_to_tsvector", "array_upper",
+    "arraycontained", "arraycontains", "arrayoverlap", "ascii", "asin", "asind", "asinh", "atan", "atan2", "atan2d",
+    "atand", "atanh", "avg", "bit", "bit_and", "bit_count", "bit_length", "bit_or", "bit_xor", "bool", "bool_and",
+    "bool_or", "bound_box", "box", "bpchar", "broadcast", "btrim", "cardinality", "casefold", "cashlarger",
+    "cashsmaller", "cbrt", "ceil", "ceiling", "center", "char", "char_length", "character_length", "chr", "cidr",
+    "circle", "coalesce", "concat", "concat_ws", "convert", "convert_from", "convert_to", "corr", "cos", "cosd",
+    "cosh", "cot", "cotd", "count", "covar_pop", "covar_samp", "crc32", "crc32c", "cume_dist", "date", "date_add",
     "date_bin", "date_part", "date_subtract", "date_trunc", "datemultirange", "daterange", "decode", "degrees",
     "dense_rank", "diagonal", "diameter", "div", "encode", "enum_first", "enum_last", "enum_range", "erf", "erfc",
     "every", "exp", "extract", "factorial", "family", "first_value", "float4", "float8", "floor", "format", "gamma",
@@ -56,7 +56,7 @@ pub(super) static PURE: [&str; 466] = [
     "regr_avgx", "regr_avgy", "regr_count", "regr_intercept", "regr_r2", "regr_slope", "regr_sxx", "regr_sxy",
     "regr_syy", "repeat", "replace", "reverse", "right", "round", "row", "row_number", "row_to_json", "rpad",
     "rtrim", "scale", "set_bit", "set_byte", "set_masklen", "setweight", "sha224", "sha256", "sha384", "sha512",
-    "sign", "sin", "sind", "sinh", "slope", "split_part", "sqrt", "starts_with", "stddev", "stddev_pop",
+    "sign", "sin", "sind", "sinh", "slope", "some", "split_part", "sqrt", "starts_with", "stddev", "stddev_pop",
     "stddev_samp", "string_agg", "string_to_array", "string_to_table", "strip", "strpos", "substr", "substring",
     "sum", "tan", "tand", "tanh", "text", "time", "timestamp", "timestamptz", "timetz", "timezone", "to_ascii",
     "to_bin", "to_char", "to_date", "to_hex", "to_json", "to_jsonb", "to_number", "to_oct", "to_timestamp",

@@ -1,7 +1,10 @@
 //! Facts by SQL text, bounded in number and in bytes.
 
 use super::{StatementFacts, TableName};
-use quick_cache::{Weighter, sync::Cache};
+use quick_cache::{
+    OptionsBuilder, Weighter,
+    sync::{Cache, DefaultLifecycle},
+};
 use std::{fmt, sync::Arc};
 
 /// Remembers the facts of the texts that were seen most. Shared by reference; a hit allocates nothing.
@@ -20,16 +23,22 @@ impl FactsCache {
         let weight = Weight {
             least: bytes.div_ceil(entries) as u64,
         };
-        Self(Cache::with(
-            entries,
-            bytes as u64,
+        // Few shards, so that a long text still fits into its shard's part of the bytes.
+        let options = OptionsBuilder::new()
+            .shards(16.min(entries))
+            .estimated_items_capacity(entries)
+            .weight_capacity(bytes as u64)
+            .build()
+            .expect("both capacities are given");
+        Self(Cache::with_options(
+            options,
             weight,
             foldhash::fast::RandomState::default(),
-            quick_cache::sync::DefaultLifecycle::default(),
+            DefaultLifecycle::default(),
         ))
     }
 
-    /// The facts of `sql`, worked out at the first call.
+    /// The facts of `sql`, worked out at the first call; again each time for a text too long to be kept.
     pub fn facts(&self, sql: &str) -> Arc<StatementFacts> {
         self.0.get(sql).unwrap_or_else(|| self.learn(sql))
     }

@@ -239,7 +239,7 @@ fn explain(found: &mut Found, mut tokens: Tokens<'_>) {
         tokens.eat("verbose");
     }
     let mut inner = Found::default();
-    if let Some(first) = tokens.rest.first() {
+    if let Some(first) = tokens.rest.first().filter(|first| !first.is(tokens.sql, "explain")) {
         one(&mut inner, first.text(tokens.sql), tokens);
     } else {
         inner.unknown();

@@ -31,7 +31,6 @@ pub(super) fn create(found: &mut Found, mut tokens: Tokens<'_>) {
     let stored = tokens.eat("materialized");
     let sort = sort(&tokens);
     found.summary.op(&format!("CREATE {}", sort.to_ascii_uppercase()));
-    found.kind(if temporary { Kind::Session } else { Kind::Ddl });
     tokens.skip(1);
     match sort {
         "table" | "view" | "sequence" => {
@@ -40,10 +39,9 @@ pub(super) fn create(found: &mut Found, mut tokens: Tokens<'_>) {
                 return found.unknown();
             };
             let temporary = temporary || table.schema.as_deref() == Some("pg_temp");
-            let dropped = tokens
-                .find(|here| here.at("commit"))
-                .is_some_and(|commit| commit.has("drop"));
-            found.leaves_state |= temporary && !dropped;
+            let dropped = tokens.find(|here| here.at("commit") && here.second("drop"));
+            found.kind(if temporary { Kind::Session } else { Kind::Ddl });
+            found.leaves_state |= temporary && dropped.is_none();
             found.write(table);
             if sort == "table" || stored {
                 created_as(found, tokens);
@@ -51,12 +49,16 @@ pub(super) fn create(found: &mut Found, mut tokens: Tokens<'_>) {
         }
         "index" => match tokens.find(|here| here.at("on")) {
             Some(mut table) => {
+                found.kind(Kind::Ddl);
                 table.skip(1);
                 write_one(found, &mut table);
             }
             None => found.unknown(),
         },
-        _ => found.everything = true,
+        _ => {
+            found.kind(Kind::Ddl);
+            found.everything = true;
+        }
     }
 }
 

@@ -1,20 +1,19 @@
 //! Rewrites PostgreSQL forms that sqlparser can't parse into forms that mean the same for the facts, and hides
 //! the literals.
 
-use super::lex::{Kind, Token};
+use super::{
+    depth::is_shallow,
+    lex::{Kind, Token},
+};
 
 /// Words that begin a query.
 pub(super) const QUERY: &[&str] = &[
     "select", "with", "values", "table", "insert", "update", "delete", "merge",
 ];
 
-/// How deep a syntax tree may become by chains (`a OR b OR …`) that nest without parentheses.
-const CHAIN: u32 = 1000;
-
-/// The statement's text for sqlparser, or `None` when its tree could become too deep to be dropped safely.
+/// The statement's text for sqlparser, or `None` when it is too deep for it.
 pub(super) fn ease(sql: &str, tokens: &[Token]) -> Option<String> {
-    let eased = Ease { sql, tokens };
-    eased.is_shallow().then(|| eased.rewrite())
+    is_shallow(sql, tokens).then(|| Ease { sql, tokens }.rewrite())
 }
 
 struct Ease<'a> {
@@ -45,49 +44,6 @@ impl Ease<'_> {
         self.tokens
             .get(at)
             .is_some_and(|token| matches!(token.kind, Kind::Word | Kind::Quoted))
-    }
-
-    /// The parser loops over chains and so builds trees as deep as they are long; parentheses it limits itself.
-    fn is_shallow(&self) -> bool {
-        const LINKS: &[&str] = &[
-            "and",
-            "or",
-            "not",
-            "is",
-            "in",
-            "between",
-            "like",
-            "ilike",
-            "similar",
-            "collate",
-            "at",
-            "isnull",
-            "notnull",
-            "union",
-            "except",
-            "intersect",
-            "overlaps",
-            "escape",
-        ];
-        let (mut outer, mut here, mut total) = (Vec::new(), 0_u32, 0_u32);
-        for token in self.tokens {
-            if token.mark(self.sql, b'(') || token.mark(self.sql, b'[') {
-                outer.push(here);
-                here = 0;
-            } else if token.mark(self.sql, b')') || token.mark(self.sql, b']') {
-                total -= here;
-                here = outer.pop().unwrap_or(0);
-            } else if token.mark(self.sql, b',') {
-                total -= here;
-                here = 0;
-            } else if token.kind == Kind::Op || token.mark(self.sql, b'.') || token.is_any(self.sql, LINKS) {
-                (here, total) = (here + 1, total + 1);
-            }
-            if total > CHAIN {
-                return false;
-            }
-        }
-        true
     }
 
     fn rewrite(&self) -> String {
@@ -149,13 +105,14 @@ impl Ease<'_> {
             "table" if self.table_query(at) => Step::Put("SELECT * FROM", 1),
             "only" if !before(&["row", "rows", "as"]) => self.only(at),
             "no" if before(&["for"]) && self.is(at + 1, "key") => Step::Put("", 2),
-            "key" if before(&["for"]) => Step::Put("", 1),
-            "of" if before(&["update", "share"]) => Step::Put("", self.names(at + 1) + 1),
+            "key" if before(&["for"]) && self.is(at + 1, "share") => Step::Put("", 1),
+            "of" if before(&["update", "share"]) && at > 1 && self.is_any(at - 2, &["for", "key"]) => {
+                Step::Put("", self.names(at + 1) + 1)
+            }
             "overriding" if self.is_any(at + 1, &["system", "user"]) && self.is(at + 2, "value") => Step::Put("", 3),
             "conflict" if before(&["on"]) && self.mark(at + 1, b'(') => self.conflict(at),
             "current" if before(&["where"]) && self.is(at + 1, "of") => Step::Put("TRUE", 3),
-            "exclude" if self.is_any(at + 1, &["ties", "group"]) => Step::Put("", 2),
-            "exclude" if self.is_any(at + 1, &["no", "current"]) => Step::Put("", 3),
+            "exclude" if before(&["row", "preceding", "following"]) => self.exclude(at),
             "symmetric" if before(&["between"]) => Step::Put("", 1),
             "document" if before(&["is", "not"]) => Step::Put("NULL", 1),
             "local" if before(&["at"]) => Step::Put("TIME ZONE 'UTC'", 1),
@@ -185,6 +142,18 @@ impl Ease<'_> {
         // The parentheses can't be dropped from here, but sqlparser takes a query in them.
         if self.name(at + 2) {
             Step::Put("(SELECT * FROM", 2)
+        } else {
+            Step::Keep
+        }
+    }
+
+    /// `EXCLUDE TIES` and its kin, behind the bounds of a window's frame.
+    fn exclude(&self, at: usize) -> Step {
+        let pair = |one, two| self.is(at + 1, one) && self.is(at + 2, two);
+        if self.is_any(at + 1, &["ties", "group"]) {
+            Step::Put("", 2)
+        } else if pair("current", "row") || pair("no", "others") {
+            Step::Put("", 3)
         } else {
             Step::Keep
         }

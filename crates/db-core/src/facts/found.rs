@@ -36,8 +36,11 @@ impl Found {
     pub(super) fn unknown(&mut self) {
         self.kind(StatementKind::Unknown);
         self.everything = true;
+        self.locking = true;
         self.volatile = true;
         self.opaque = true;
+        self.time = true;
+        self.session = true;
         self.leaves_state = true;
         self.leaves_open = true;
     }

@@ -54,3 +54,31 @@ pub(super) fn names_a_moment(text: &str) -> bool {
             .split(|letter: char| !letter.is_ascii_alphabetic())
             .any(|word| MOMENTS.iter().any(|moment| word.eq_ignore_ascii_case(moment)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::facts::builtins::OPERATORS;
+
+    #[test]
+    fn lists_are_sorted_for_binary_search_and_name_a_function_once() {
+        let lists: [&[&str]; 7] = [
+            &PURE,
+            &TIME,
+            &SESSION,
+            &VOLATILE,
+            &RUNS_ANYTHING,
+            &LEAVES_STATE,
+            &OPERATORS,
+        ];
+        for list in lists {
+            assert!(list.is_sorted_by(|a, b| a < b), "{list:?}");
+        }
+        for name in PURE.iter().chain(&TIME).chain(&SESSION) {
+            let volatile = VOLATILE.contains(name) || RUNS_ANYTHING.contains(name);
+            let twice = PURE.contains(name) && (TIME.contains(name) || SESSION.contains(name));
+            assert!(!volatile && !twice, "{name}");
+        }
+        assert!(BARE.iter().all(|name| TIME.contains(name) || SESSION.contains(name)));
+    }
+}

@@ -249,6 +249,7 @@ impl Normalizer<'_> {
         let text = token.text(self.sql);
         let tight = |byte: u8| b"([.".contains(&byte);
         let call = token.mark(self.sql, b'(')
+            && !self.out.ends_with(LITERAL)
             && self
                 .last
                 .is_some_and(|last| matches!(last.kind, Kind::Word | Kind::Quoted) && !last.is_any(self.sql, SPACED));

@@ -19,6 +19,11 @@ impl<'a> Tokens<'a> {
         self.rest.first().is_some_and(|token| token.is(self.sql, word))
     }
 
+    /// Whether this keyword comes after the next token.
+    pub(super) fn second(&self, word: &str) -> bool {
+        self.rest.get(1).is_some_and(|token| token.is(self.sql, word))
+    }
+
     pub(super) fn at_any(&self, words: &[&str]) -> bool {
         self.rest.first().is_some_and(|token| token.is_any(self.sql, words))
     }

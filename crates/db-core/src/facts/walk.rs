@@ -10,8 +10,8 @@ use super::{
 };
 use sqlparser::ast::{
     Cte, Distinct, GroupByExpr, GroupByWithModifier, Ident, JoinConstraint, JoinOperator, LimitClause, ObjectName,
-    ObjectNamePart, OrderBy, OrderByKind, Query, Select, SelectItem, SetExpr, Statement, TableFactor, TableSampleKind,
-    TableWithJoins, Values, With,
+    ObjectNamePart, OrderBy, OrderByKind, Query, Select, SelectItem, SelectItemQualifiedWildcardKind, SetExpr,
+    Statement, TableFactor, TableSampleKind, TableWithJoins, Values, With,
 };
 
 /// The walk through one statement, with the names of the CTEs that are visible.
@@ -221,13 +221,19 @@ impl<'f> Walk<'f> {
         for item in items {
             match item {
                 SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, alias: _ } => self.expr(expr),
-                SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..) => {}
+                SelectItem::Wildcard(options) => self.wildcard(options),
+                SelectItem::QualifiedWildcard(kind, options) => {
+                    if let SelectItemQualifiedWildcardKind::Expr(expr) = kind {
+                        self.expr(expr);
+                    }
+                    self.wildcard(options);
+                }
                 SelectItem::ExprWithAliases { .. } => self.found.unknown(),
             }
         }
     }
 
-    pub(super) fn order_by(&mut self, order_by: Option<&OrderBy>) {
+    fn order_by(&mut self, order_by: Option<&OrderBy>) {
         let Some(OrderBy { kind, interpolate }) = order_by else {
             return;
         };

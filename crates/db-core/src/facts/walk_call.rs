@@ -76,7 +76,18 @@ impl Walk<'_> {
 
     pub(super) fn arguments(&mut self, args: &[FunctionArg]) {
         for arg in args {
-            let (FunctionArg::Named { arg, .. } | FunctionArg::Unnamed(arg) | FunctionArg::ExprNamed { arg, .. }) = arg;
+            let arg = match arg {
+                FunctionArg::Named {
+                    name: _,
+                    arg,
+                    operator: _,
+                }
+                | FunctionArg::Unnamed(arg) => arg,
+                FunctionArg::ExprNamed { name, arg, operator: _ } => {
+                    self.expr(name);
+                    arg
+                }
+            };
             match arg {
                 FunctionArgExpr::Expr(expr) => self.expr(expr),
                 FunctionArgExpr::QualifiedWildcard(_) | FunctionArgExpr::Wildcard => {}

@@ -19,15 +19,18 @@ impl Walk<'_> {
             table: _,
             targets,
         } = into;
-        self.found.kind(if *temporary {
-            StatementKind::Session
-        } else {
-            StatementKind::Ddl
-        });
-        self.found.leaves_state |= temporary;
         for target in targets {
             match self.name_of(target) {
-                Some(table) => self.found.write(table),
+                Some(table) => {
+                    let temporary = *temporary || table.schema.as_deref() == Some("pg_temp");
+                    self.found.kind(if temporary {
+                        StatementKind::Session
+                    } else {
+                        StatementKind::Ddl
+                    });
+                    self.found.leaves_state |= temporary;
+                    self.found.write(table);
+                }
                 None => self.found.unknown(),
             }
         }

@@ -6,7 +6,9 @@ use super::{
     functions::{BARE, called},
     walk::{Walk, ident},
 };
-use sqlparser::ast::{AccessExpr, BinaryOperator, Expr, Ident, Interval, Subscript, Value, ValueWithSpan};
+use sqlparser::ast::{
+    AccessExpr, BinaryOperator, Expr, Ident, Interval, Subscript, Value, ValueWithSpan, WildcardAdditionalOptions,
+};
 
 impl Walk<'_> {
     pub(super) fn exprs<'e>(&mut self, exprs: impl IntoIterator<Item = &'e Expr>) {
@@ -233,6 +235,22 @@ impl Walk<'_> {
         if name.quote_style.is_none() && BARE.iter().any(|bare| name.value.eq_ignore_ascii_case(bare)) {
             called(self.found, None, &ident(name));
         }
+    }
+
+    /// `*` as PostgreSQL has it: with nothing behind it.
+    pub(super) fn wildcard(&mut self, options: &WildcardAdditionalOptions) {
+        let WildcardAdditionalOptions {
+            wildcard_token: _,
+            opt_ilike: None,
+            opt_exclude: None,
+            opt_except: None,
+            opt_replace: None,
+            opt_rename: None,
+            opt_alias: None,
+        } = options
+        else {
+            return self.found.unknown();
+        };
     }
 
     /// The table that an expression in the place of a name means.

@@ -2,7 +2,7 @@
 
 use super::reference::{
     KeyDoc,
-    Kind::{Duration, DurationOrOff, Integer, Mode, Number, Secret, Table, Text, Url, Word},
+    Kind::{Duration, DurationOrOff, Flag, Integer, Mode, Number, Secret, Table, Text, Url, Word},
 };
 
 /// One line for each key; braces keep rustfmt from breaking them up.
@@ -28,7 +28,7 @@ pub const KEYS: &[KeyDoc] = keys! {
         "Prepared statements kept for each connection; 0 keeps none.";
 
     Integer "pool.max_connections" = "10", "1..=10000": "The most connections, idle and in use together.";
-    Integer "pool.min_connections" = "2", "0..=max_connections": "Connections opened at the start and kept up.";
+    Integer "pool.min_connections" = "1", "0..=max_connections": "Connections opened at the start and kept up.";
     Integer "pool.max_waiting" = "1024", "1..=1000000": "Callers that may wait at once; see `admission`.";
     Duration "pool.acquire_timeout" = "5s", "1ms..=1h": "How long a caller waits for a lease in all.";
     Duration "pool.connect_timeout" = "5s", "1ms..=1h": "How long one attempt to connect may take.";
@@ -60,8 +60,38 @@ pub const KEYS: &[KeyDoc] = keys! {
     Table "session.extra" = "", "names [a-z_][a-z0-9_.]*, values without control characters":
         "Further server settings, such as `work_mem = \"64MB\"`.";
 
-    Mode "timeout.mode" = "enforce", "off, observe or enforce": "What the limit does.";
-    Duration "timeout.default" = "5s", "1ms..=1h": "The limit of a call that names no other.";
+    Mode "timeout.mode" = "enforce", "off, observe or enforce": "`observe` ends no call and tells which ones it would have.";
+    Duration "timeout.instant.timeout" = "200ms", "1ms..=24h": "How long a call of class `instant` may take in all.";
+    Duration "timeout.instant.alert" = "100ms", "1ms..=24h": "A call of this class that took longer is told as slow.";
+    Flag "timeout.instant.retry" = "true", "true or false": "Whether a failed call of this class may be tried again.";
+    DurationOrOff "timeout.instant.cache_ttl" = "1m", "1ms..=24h": "How long its answer is fresh, where caching by policy is asked for.";
+    Duration "timeout.fast.timeout" = "1s", "1ms..=24h": "How long a call of class `fast` may take in all.";
+    Duration "timeout.fast.alert" = "500ms", "1ms..=24h": "A call of this class that took longer is told as slow.";
+    Flag "timeout.fast.retry" = "true", "true or false": "Whether a failed call of this class may be tried again.";
+    DurationOrOff "timeout.fast.cache_ttl" = "30s", "1ms..=24h": "How long its answer is fresh, where caching by policy is asked for.";
+    Duration "timeout.normal.timeout" = "5s", "1ms..=24h": "How long a call of class `normal` may take in all.";
+    Duration "timeout.normal.alert" = "2s", "1ms..=24h": "A call of this class that took longer is told as slow.";
+    Flag "timeout.normal.retry" = "true", "true or false": "Whether a failed call of this class may be tried again.";
+    DurationOrOff "timeout.normal.cache_ttl" = "off", "1ms..=24h": "How long its answer is fresh, where caching by policy is asked for.";
+    Duration "timeout.slow.timeout" = "15s", "1ms..=24h": "How long a call of class `slow` may take in all.";
+    Duration "timeout.slow.alert" = "10s", "1ms..=24h": "A call of this class that took longer is told as slow.";
+    Flag "timeout.slow.retry" = "false", "true or false": "Whether a failed call of this class may be tried again.";
+    DurationOrOff "timeout.slow.cache_ttl" = "5m", "1ms..=24h": "How long its answer is fresh, where caching by policy is asked for.";
+    Duration "timeout.batch.timeout" = "2m", "1ms..=24h": "How long a call of class `batch` may take in all.";
+    Duration "timeout.batch.alert" = "1m", "1ms..=24h": "A call of this class that took longer is told as slow.";
+    Flag "timeout.batch.retry" = "false", "true or false": "Whether a failed call of this class may be tried again.";
+    DurationOrOff "timeout.batch.cache_ttl" = "off", "1ms..=24h": "How long its answer is fresh, where caching by policy is asked for.";
+    Table "timeout.custom" = "", "at most 64 classes [a-z0-9_-], each with the keys of a class":
+        "Your own classes, such as `[timeout.custom.nightly]`.";
+    Mode "timeout.adaptive.mode" = "off", "off, observe or enforce": "Limits learned for each statement; they only tighten.";
+    Number "timeout.adaptive.quantile" = "0.95", "0.5..=0.999": "The share of calls that is the yardstick.";
+    Number "timeout.adaptive.factor" = "1.5", "1..=10": "The learned limit is the yardstick times this.";
+    Integer "timeout.adaptive.min_samples" = "100", "20..=10000": "Calls seen before anything is believed.";
+    Duration "timeout.adaptive.floor" = "50ms", "1ms..=24h": "No learned limit is shorter.";
+    Number "timeout.adaptive.widen_share" = "0.05", "0.01..=0.5": "When more calls than this share pass it, the limit doubles.";
+    Number "timeout.near_limit" = "0.8", "0.1..=1": "A call that used more than this share of its limit is told.";
+    Duration "timeout.window" = "1m", "1s..=1h": "Durations are remembered over two such spans.";
+    Integer "timeout.max_statements" = "2000", "1..=100000": "Statements that are remembered.";
 
     Mode "transaction.mode" = "enforce", "off, observe or enforce": "What the limit does.";
     Duration "transaction.timeout" = "1m", "1ms..=1h": "The limit from BEGIN to the end of COMMIT.";
@@ -96,7 +126,7 @@ pub const REPORT_NAMES: &[(&str, &str)] = &[
     ("min_pool_size", "pool.min_connections"),
     ("max_pool_size", "pool.max_connections"),
     ("connect_timeout", "pool.connect_timeout"),
-    ("command_timeout", "timeout.default"),
+    ("command_timeout", "timeout.normal.timeout"),
     ("statement_timeout", "session.statement_timeout"),
     ("transaction_timeout", "transaction.timeout"),
     ("max_retries", "retry.max_attempts"),

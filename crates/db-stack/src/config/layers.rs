@@ -8,27 +8,6 @@ use serde::{Deserialize, Serialize};
 const MS: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// How long a call may take.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct TimeoutConfig {
-    /// Default `enforce`; `observe` counts the calls that it would have ended.
-    pub mode: Mode,
-    /// The limit of a call that names no other: waiting, retries and execution together. Default 5 s (the report's
-    /// class `normal`), 1ms..=1h.
-    #[serde(with = "duration")]
-    pub default: Duration,
-}
-
-impl Default for TimeoutConfig {
-    fn default() -> Self {
-        Self {
-            mode: Mode::Enforce,
-            default: Duration::from_secs(5),
-        }
-    }
-}
-
 /// How long a transaction may take.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -178,7 +157,6 @@ macro_rules! validated {
 }
 
 validated! {
-    TimeoutConfig, |section, c| { c.range("default", &section.default, MS..=HOUR); }
     TransactionConfig, |section, c| { c.range("timeout", &section.timeout, MS..=HOUR); }
     RetryConfig, |section, c| {
         c.range("max_attempts", &section.max_attempts, 1..=10);

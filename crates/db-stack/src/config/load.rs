@@ -310,6 +310,7 @@ fn as_text(value: Value) -> Value {
 fn typed(text: &str, kind: Kind) -> Option<Value> {
     let text = text.trim();
     match kind {
+        Kind::Flag => text.parse::<bool>().ok().map(Value::from),
         Kind::Integer => text
             .parse::<u64>()
             .map(Value::from)

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
-use super::{DbConfig, KEYS, REPORT_NAMES, tree::FREE};
+use super::{DbConfig, KEYS, REPORT_NAMES, tree};
 
 /// What kind of value a key takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -23,6 +23,8 @@ pub enum Kind {
     DurationOrOff,
     /// `off`, `observe` or `enforce`.
     Mode,
+    /// True or false.
+    Flag,
     /// One of some words.
     Word,
     /// A table of names and texts.
@@ -47,8 +49,9 @@ impl fmt::Display for Kind {
             Self::Duration => "duration",
             Self::DurationOrOff => "duration or off",
             Self::Mode => "mode",
+            Self::Flag => "true or false",
             Self::Word => "word",
-            Self::Table => "table of texts",
+            Self::Table => "table",
         })
     }
 }
@@ -107,8 +110,7 @@ impl KeyDoc {
 
 /// The key with this name; a name under the table of free names is that table's.
 pub(super) fn find(name: &str) -> Option<&'static KeyDoc> {
-    let free = name.strip_prefix(FREE).is_some_and(|rest| rest.starts_with('.'));
-    let name = if free { FREE } else { name };
+    let name = tree::table_of(name).unwrap_or(name);
     KEYS.iter().find(|key| key.name == name)
 }
 

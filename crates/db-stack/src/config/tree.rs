@@ -5,8 +5,17 @@ use std::collections::BTreeMap;
 use figment::value::{Dict, Empty, Value};
 use serde::Serialize;
 
-/// The one key that holds a table of free names.
+/// The table whose names may hold dots.
 pub(super) const FREE: &str = "session.extra";
+
+/// The keys that hold tables whose names the user chooses.
+const TABLES: [&str; 2] = [FREE, "timeout.custom"];
+
+/// The table of free names that this name is in.
+pub(super) fn table_of(name: &str) -> Option<&'static str> {
+    let within = |table: &&str| name.strip_prefix(*table).is_some_and(|rest| rest.starts_with('.'));
+    TABLES.into_iter().find(within)
+}
 
 /// Puts `value` at a dotted name; the names under [`FREE`] have dots of their own.
 pub(super) fn insert(tree: &mut Dict, name: &str, value: Value) {

@@ -1,0 +1,203 @@
+//! The table at the end.
+
+use std::time::Duration;
+
+use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
+use db_stack::{CloseReason, PoolStats};
+
+use crate::demo::{
+    ledger::{Audit, Ledger},
+    workload::{Calls, Tally},
+};
+
+/// All that was done and seen.
+pub(crate) struct Report {
+    took: Duration,
+    tally: Tally,
+    pub(crate) ledger: Ledger,
+    pub(crate) kills: u64,
+    pub(crate) stats: PoolStats,
+}
+
+impl Report {
+    pub(crate) fn new(took: Duration) -> Self {
+        Self {
+            took,
+            tally: Tally::default(),
+            ledger: Ledger::default(),
+            kills: 0,
+            stats: PoolStats::default(),
+        }
+    }
+
+    /// Adds what one task did.
+    pub(crate) fn add(&mut self, tally: Tally) {
+        for (kind, calls) in tally.calls {
+            let sum = self.tally.calls.entry(kind).or_insert_with(Calls::new);
+            sum.succeeded += calls.succeeded;
+            sum.failed += calls.failed;
+            // Both have the same bounds, which is all that could fail.
+            let _ = sum.times.add(calls.times);
+        }
+        for (name, times) in tally.errors {
+            *self.tally.errors.entry(name).or_default() += times;
+        }
+        self.tally.declined += tally.declined;
+        self.ledger.join(tally.ledger);
+    }
+
+    pub(crate) fn print(&self, audit: &Audit) {
+        println!("{}", self.calls());
+        println!("{}", self.errors());
+        println!("{}", self.orders(audit));
+        println!("{}", self.pool());
+    }
+
+    fn calls(&self) -> Table {
+        let mut table = table(["calls", "succeeded", "failed", "per second", "p50", "p99"]);
+        let seconds = self.took.as_secs_f64().max(f64::MIN_POSITIVE);
+        let rate = |calls: u64| format!("{:.0}", calls as f64 / seconds);
+        let (mut succeeded, mut failed) = (0, 0);
+        for (kind, calls) in &self.tally.calls {
+            table.add_row([
+                kind.to_string(),
+                calls.succeeded.to_string(),
+                calls.failed.to_string(),
+                rate(calls.succeeded),
+                milliseconds(calls, 0.5),
+                milliseconds(calls, 0.99),
+            ]);
+            succeeded += calls.succeeded;
+            failed += calls.failed;
+        }
+        let blank = String::new;
+        let total = [
+            "all".to_owned(),
+            succeeded.to_string(),
+            failed.to_string(),
+            rate(succeeded),
+            blank(),
+            blank(),
+        ];
+        table.add_row(total);
+        table
+    }
+
+    fn errors(&self) -> Table {
+        let mut table = table(["errors seen by callers", "times"]);
+        for (name, times) in &self.tally.errors {
+            table.add_row([name.clone(), times.to_string()]);
+        }
+        table.add_row([
+            format!("all, with {} sessions killed on the server", self.kills),
+            self.failed().to_string(),
+        ]);
+        table
+    }
+
+    fn failed(&self) -> u64 {
+        self.tally.errors.values().sum()
+    }
+
+    fn orders(&self, audit: &Audit) -> Table {
+        let mut table = table(["orders", ""]);
+        let rows = [
+            ("acknowledged to callers", audit.acknowledged.to_string()),
+            ("in the table", audit.stored.to_string()),
+            ("acknowledged and missing", mark(audit.missing)),
+            ("doubled", mark(audit.doubled)),
+            ("in the table though refused", mark(audit.ghosts)),
+            (
+                "of unknown outcome (of these in the table)",
+                format!("{} ({})", audit.unknown, audit.unknown_stored),
+            ),
+            ("declined for want of money", self.tally.declined.to_string()),
+            (
+                "money in all accounts, before and after",
+                format!("{} / {}", euros(audit.before.total), euros(audit.after.total)),
+            ),
+            (
+                "reserved, and the price of all orders",
+                format!("{} / {}", euros(audit.after.reserved), euros(audit.after.spent)),
+            ),
+            (
+                "shares held, and ordered",
+                format!("{} / {}", audit.after.held, audit.after.ordered),
+            ),
+            (
+                "everything adds up",
+                if audit.holds() { "yes" } else { "NO" }.to_owned(),
+            ),
+        ];
+        for (what, figure) in rows {
+            table.add_row([what.to_owned(), figure]);
+        }
+        table
+    }
+
+    fn pool(&self) -> Table {
+        let stats = &self.stats;
+        let mut table = table(["pool", ""]);
+        let closed: Vec<_> = CloseReason::ALL
+            .into_iter()
+            .filter(|reason| stats.closed_for(*reason) > 0)
+            .map(|reason| format!("{} {}", stats.closed_for(reason), reason.name()))
+            .collect();
+        let mean = stats.wait_time.as_secs_f64() * 1000.0 / stats.waits.max(1) as f64;
+        let rows = [
+            ("leases handed out", stats.acquires.to_string()),
+            ("of these waited for (mean)", format!("{} ({mean:.2} ms)", stats.waits)),
+            (
+                "callers that waited in vain",
+                (stats.timeouts + stats.refused).to_string(),
+            ),
+            (
+                "connections opened (attempts that failed)",
+                format!("{} ({})", stats.connects, stats.connect_failures),
+            ),
+            (
+                "connections closed",
+                if closed.is_empty() {
+                    "0".to_owned()
+                } else {
+                    closed.join(", ")
+                },
+            ),
+            (
+                "leases made clean, statements cancelled",
+                format!("{}, {}", stats.cleaned, stats.cancelled),
+            ),
+        ];
+        for (what, figure) in rows {
+            table.add_row([what.to_owned(), figure]);
+        }
+        table
+    }
+}
+
+fn table<const N: usize>(header: [&str; N]) -> Table {
+    let mut table = Table::new();
+    table.load_style(UTF8_FULL_CONDENSED).set_header(header);
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+/// Zero is what is promised here.
+fn mark(count: usize) -> String {
+    if count == 0 {
+        "0".to_owned()
+    } else {
+        format!("{count}  <-- must be 0")
+    }
+}
+
+fn milliseconds(calls: &Calls, quantile: f64) -> String {
+    format!("{:.2} ms", calls.times.value_at_quantile(quantile) as f64 / 1000.0)
+}
+
+/// Cents with their point.
+fn euros(cents: i64) -> String {
+    format!("{}.{:02}", cents / 100, cents.rem_euclid(100))
+}

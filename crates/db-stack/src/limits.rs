@@ -1,0 +1,40 @@
+//! The limits of the statements of one transaction.
+
+use crate::db::Inner;
+use db_core::{Call, Fingerprint, Result};
+use db_timeout::TimeoutLayer;
+use std::{fmt, future::Future, sync::Arc};
+
+/// What the caller's handle said, for each statement of a transaction: its class and timeout count for each, its
+/// deadline for all together.
+pub(crate) struct Limits {
+    timeouts: TimeoutLayer,
+    call: Call,
+}
+
+impl Limits {
+    pub(crate) fn new(inner: &Arc<Inner>, call: Call) -> Self {
+        Self { timeouts: inner.timeouts.clone(), call }
+    }
+
+    pub(crate) fn call(&self) -> &Call {
+        &self.call
+    }
+
+    /// Runs one step under its limit. Past it the step is dropped.
+    pub(crate) async fn around<T>(
+        &self,
+        statement: Option<Fingerprint>,
+        step: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let mut call = self.call.clone();
+        call.statement = statement;
+        self.timeouts.around(&call, step).await
+    }
+}
+
+impl fmt::Debug for Limits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Limits").field("class", &self.call.class).finish_non_exhaustive()
+    }
+}

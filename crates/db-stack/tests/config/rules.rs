@@ -1,0 +1,183 @@
+//! Every rule and its message.
+
+use crate::{message, toml_error};
+use db_core::config::Checks;
+use db_pool::PoolConfig;
+use db_stack::config::{DbConfig, KEYS, Secret};
+
+#[test]
+fn unknown_keys_name_the_nearest() {
+    for (toml, nearest) in [
+        ("pool.max_conections = 1", "pool.max_connections"),
+        ("pol.max_connections = 1", "pool.max_connections"),
+        ("connection.max_connections = 1", "pool.max_connections"),
+        ("pool.max_pool_size = 1", "pool.max_connections"),
+        ("enable_query_cache = true", "cache.mode"),
+        ("session.statment_timeout = '1s'", "session.statement_timeout"),
+        ("[caches]", "cache.ttl"),
+    ] {
+        let error = toml_error(toml);
+        assert!(error.contains(&format!("the nearest is {nearest}")), "{toml}: {error}");
+    }
+    let error = toml_error("leak = true");
+    assert_eq!(
+        error,
+        "leak = *** (from TOML): allowed is a section with mode, threshold"
+    );
+}
+
+#[test]
+fn wrong_types_are_all_reported() {
+    let error = toml_error("[pool]\nmax_connections = \"many\"\nacquire_timeout = 5\nadmission = \"on\"");
+    assert_eq!(
+        error,
+        "pool.acquire_timeout = 5 (from TOML): allowed is duration, 1ms..=1h; \
+         pool.admission = on (from TOML): allowed is mode, off, observe or enforce; \
+         pool.max_connections = many (from TOML): allowed is whole number, 1..=10000"
+    );
+    let error = message(
+        DbConfig::load()
+            .env_from("X_", [("X_CONNECTION__PORT", "70000")])
+            .build(),
+    );
+    assert_eq!(
+        error,
+        "connection.port = 70000 (from X_CONNECTION__PORT): allowed is whole number, 1..=65535"
+    );
+    assert_eq!(
+        toml_error("\n[pool\n"),
+        "TOML = line 2: allowed is TOML (the line does not parse)"
+    );
+}
+
+/// Each rule: a setting that breaks it, and the message.
+#[test]
+fn every_rule_names_key_value_and_range() {
+    let hour = "1ms..=1h";
+    let from_zero = "0s..=1h";
+    let ms = "1ms..=24days 20h 31m 23s 647ms";
+    let plain = "text without control characters, not empty";
+    let secret = Secret::from("a\0b");
+    let long = "x".repeat(64);
+    let cases: &[(&str, &str, &str, &str)] = &[
+        (
+            "connection.host",
+            "a\u{1}b",
+            r"a\u{1}b",
+            "a host, an IP address or a socket's folder; a URL belongs in url",
+        ),
+        (
+            "connection.host",
+            "u:p@h",
+            "***",
+            "a host, an IP address or a socket's folder; a URL belongs in url",
+        ),
+        ("connection.port", "0", "0", "1..=65535"),
+        ("connection.database", "a\0b", r"a\0b", plain),
+        ("connection.user", "a\0b", r"a\0b", plain),
+        ("connection.user", "", "", plain),
+        ("connection.ssl_root_cert", "a\nb", r"a\nb", plain),
+        ("connection.password", secret.expose(), "***", "text without NUL"),
+        (
+            "connection.password",
+            "***",
+            "***",
+            "the password itself, not the mask of a dump",
+        ),
+        ("connection.statement_cache_capacity", "100001", "100001", "0..=100000"),
+        ("pool.max_connections", "10001", "10001", "1..=10000"),
+        ("pool.min_connections", "11", "11", "0..=10"),
+        ("pool.max_waiting", "0", "0", "1..=1000000"),
+        ("pool.acquire_timeout", "2h", "2h", hour),
+        ("pool.connect_timeout", "0s", "0s", hour),
+        ("pool.connect_parallelism", "0", "0", "1..=1000"),
+        ("pool.connect_backoff_base", "0s", "0s", "at least 1ms"),
+        (
+            "pool.connect_backoff_base",
+            "1s",
+            "1s",
+            "not longer than pool.connect_backoff_cap (400ms)",
+        ),
+        ("pool.connect_backoff_cap", "2h", "2h", hour),
+        ("pool.idle_timeout", "1us", "1us", "at least 1ms"),
+        ("pool.max_lifetime", "1us", "1us", "at least 1ms"),
+        ("pool.lifetime_jitter", "0.95", "0.95", "0..=0.9"),
+        ("pool.lifetime_jitter", "NaN", "NaN", "0..=0.9"),
+        ("pool.validate_after", "61m", "1h 1m", from_zero),
+        ("pool.validation_timeout", "0s", "0s", "at least 1ms"),
+        (
+            "pool.validation_timeout",
+            "6s",
+            "6s",
+            "not longer than pool.acquire_timeout (5s)",
+        ),
+        ("pool.quarantine_timeout", "0s", "0s", hour),
+        ("pool.drain_timeout", "2h", "2h", from_zero),
+        ("pool.slow_acquire", "2h", "2h", from_zero),
+        (
+            "session.application_name",
+            "a\0b",
+            r"a\0b",
+            "at most 63 bytes, no control characters",
+        ),
+        (
+            "session.application_name",
+            &long,
+            &long,
+            "at most 63 bytes, no control characters",
+        ),
+        ("session.statement_timeout", "1us", "1us", ms),
+        ("session.lock_timeout", "25days", "25days", ms),
+        ("session.idle_in_transaction_session_timeout", "1us", "1us", ms),
+        ("session.client_connection_check_interval", "1us", "1us", ms),
+        ("session.tcp_keepalives_idle", "1ms", "1ms", "1s..=9h"),
+        ("session.tcp_keepalives_interval", "0s", "0s", "1s..=9h"),
+        ("session.tcp_keepalives_count", "128", "128", "1..=127"),
+        ("session.tcp_user_timeout", "1us", "1us", ms),
+        ("session.extra.Bad Name", "1", "(name)", "a name like [a-z_][a-z0-9_.]*"),
+        (
+            "session.extra.work_mem",
+            "1\0",
+            r"1\0",
+            "text without control characters",
+        ),
+        ("timeout.default", "0s", "0s", hour),
+        ("transaction.timeout", "0s", "0s", hour),
+        ("retry.max_attempts", "0", "0", "1..=10"),
+        ("retry.base_delay", "0s", "0s", hour),
+        ("retry.multiplier", "0.5", "0.5", "1..=10"),
+        ("retry.jitter", "1.5", "1.5", "0..=1"),
+        ("health.interval", "2h", "2h", hour),
+        ("health.timeout", "11s", "11s", "not longer than health.interval (10s)"),
+        ("slow_query.threshold", "2h", "2h", from_zero),
+        ("cache.ttl", "0s", "0s", "1ms..=1day"),
+        ("leak.threshold", "0s", "0s", "1ms..=1day"),
+    ];
+    for (key, given, value, allowed) in cases {
+        let error = DbConfig::load().with(key, *given).build().unwrap_err();
+        let expected = (key.to_string(), format!("{value} (from override)"), allowed.to_string());
+        let found: Vec<_> = error
+            .keys()
+            .iter()
+            .map(|k| (k.key.clone(), k.value.clone(), k.allowed.clone()))
+            .collect();
+        assert!(found.contains(&expected), "{expected:?} not in {found:?}");
+    }
+    // Every key that has a range is in the list, apart from words, which the type checks.
+    let words = ["mode", "admission", "ssl_mode", "url", "extra"];
+    for key in KEYS
+        .iter()
+        .filter(|key| !words.iter().any(|word| key.name.ends_with(word)))
+    {
+        assert!(cases.iter().any(|case| case.0 == key.name), "no case for {}", key.name);
+    }
+    let mut checks = Checks::default();
+    PoolConfig {
+        max_connections: 0,
+        ..PoolConfig::default()
+    }
+    .validate("", &mut checks);
+    let both = checks.finish().unwrap_err();
+    assert_eq!(both.keys().len(), 2, "all violations at once: {both}");
+    assert_eq!(both.keys()[0].key, "max_connections");
+}
