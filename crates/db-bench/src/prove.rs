@@ -1,5 +1,6 @@
 //! Every number that this project promises, as a named proof that anyone can re-run.
 
+mod cancel;
 mod cancellation;
 mod dead_peers;
 mod findings;
@@ -8,6 +9,7 @@ mod restart;
 mod rig;
 mod storm;
 mod subject;
+mod timeout_memory;
 
 use std::{process::ExitCode, time::Duration};
 
@@ -45,7 +47,7 @@ struct Proof {
     run: fn(bool) -> BoxFuture<'static, anyhow::Result<Verdict>>,
 }
 
-const PROOFS: [Proof; 5] = [
+const PROOFS: [Proof; 7] = [
     Proof {
         name: "cancellation",
         promise: "a call dropped at any await leaves no open transaction, wrong answer or lost permit",
@@ -65,6 +67,16 @@ const PROOFS: [Proof; 5] = [
         name: "dead-peers",
         promise: "when every lease in use dies silently, 25 of 25 later acquires succeed",
         run: |quick| Box::pin(dead_peers::run(quick)),
+    },
+    Proof {
+        name: "cancel",
+        promise: "a timeout cancels on the server, gives the slot back at once, and never hits another statement",
+        run: |quick| Box::pin(cancel::run(quick)),
+    },
+    Proof {
+        name: "timeout-memory",
+        promise: "what is remembered of statements stays bounded at 1,000,000 distinct ones",
+        run: |quick| Box::pin(timeout_memory::run(quick)),
     },
     Proof {
         name: "full-stack",

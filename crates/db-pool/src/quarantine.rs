@@ -7,14 +7,16 @@ use sqlx::{AssertSqlSafe, Connection, Either, Executor, PgConnection, Row, SqlSa
 use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout};
 
-/// How long a statement that was abandoned half-way may take to end by itself before it is cancelled.
+/// How long a statement may take to end by itself that could not be cancelled.
 const GRACE_IN_FLIGHT: Duration = Duration::from_millis(1);
-/// The same for a raw lease, which is most likely idle already.
+/// The same before it is cancelled on a raw lease, which is most likely idle already.
 const GRACE_RAW: Duration = Duration::from_millis(20);
 /// How long the control path may take to signal the server.
 const CANCEL: Duration = Duration::from_millis(250);
 /// How long the server may take to answer once it has been signalled.
-const SETTLE: Duration = Duration::from_millis(200);
+const SETTLE: Duration = Duration::from_millis(100);
+/// A signal that overtakes its statement is lost: so many are sent.
+const SIGNALS: u32 = 2;
 /// Answers to earlier messages that one drain reads past.
 const LATE_ANSWERS: u32 = 16;
 
@@ -85,23 +87,7 @@ impl Drop for Patient {
 }
 
 async fn clean(shared: &Shared, conn: &mut Conn, in_flight: bool) -> sqlx::Result<()> {
-    let grace = if in_flight { GRACE_IN_FLIGHT } else { GRACE_RAW };
-    let mut busy = false;
-    match timeout(grace, drain(&mut conn.pg)).await {
-        Ok(drained) => drained?,
-        Err(_) => {
-            busy = true;
-            // Awaited: from here on the signal is at the backend, and everything read after the next round trip is
-            // ours. Where it could not be sent, closing is safe too: the server ends the statement on its own when it
-            // sees the socket go.
-            match timeout(CANCEL, shared.control.cancel(&conn.backend)).await {
-                Ok(true) => shared.state.lock().stats.cancelled += 1,
-                Ok(false) | Err(_) => return Err(sqlx::Error::WorkerCrashed),
-            }
-            // A server that was told to stop and says nothing is dead or busy beyond interrupting.
-            timeout(SETTLE, drain(&mut conn.pg)).await.unwrap_or(Err(sqlx::Error::WorkerCrashed))?;
-        }
-    }
+    let busy = quiet(shared, conn, in_flight).await?;
     let reset = reset_sql(shared, conn);
     for _ in 0..3 {
         match reset_session(&mut conn.pg, reset.clone()).await {
@@ -121,6 +107,31 @@ async fn clean(shared: &Shared, conn: &mut Conn, in_flight: bool) -> sqlx::Resul
                 roll_back(&mut conn.pg).await?;
             }
             Err(error) => return Err(error),
+        }
+    }
+    Err(sqlx::Error::WorkerCrashed)
+}
+
+/// Ends what is still going on; whether the server was signalled for it.
+///
+/// What was surely begun is cancelled before anything is read: reading never waits, and so minds no limit, for as long
+/// as the server sends faster than we read. Where no signal can be sent, closing is safe too: the server ends the
+/// statement on its own when it sees the socket go.
+async fn quiet(shared: &Shared, conn: &mut Conn, in_flight: bool) -> sqlx::Result<bool> {
+    if !in_flight && let Ok(drained) = timeout(GRACE_RAW, drain(&mut conn.pg)).await {
+        return drained.map(|()| false);
+    }
+    for _ in 0..SIGNALS {
+        // Awaited: from here on the signal is at the backend, and everything read after the next round trip is ours.
+        let signalled = matches!(timeout(CANCEL, shared.control.cancel(&conn.backend)).await, Ok(true));
+        // A server that was told to stop and says nothing is dead or busy beyond interrupting.
+        match timeout(if signalled { SETTLE } else { GRACE_IN_FLIGHT }, drain(&mut conn.pg)).await {
+            Ok(drained) => {
+                shared.state.lock().stats.cancelled += u64::from(signalled);
+                return drained.map(|()| signalled);
+            }
+            Err(_) if signalled => {}
+            Err(_) => break,
         }
     }
     Err(sqlx::Error::WorkerCrashed)

@@ -47,7 +47,7 @@ async fn the_same_for_a_raw_lease() {
 }
 
 #[tokio::test]
-async fn a_statement_that_ends_at_once_needs_no_cancel() {
+async fn a_statement_that_ends_at_once_leaves_a_clean_connection() {
     let rig = rig().await;
     let pool = rig.pool(up_to(1));
     for _ in 0..20 {

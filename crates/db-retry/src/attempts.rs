@@ -7,7 +7,7 @@ use crate::{
     policy::Shared,
 };
 use db_core::{Call, Error, Event, Fingerprint, GaveUp, QueryClass, RetryCause, SqlState};
-use std::{future::Future, time::Duration};
+use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 /// Runs `attempt` until it succeeds or is given up. The only retry loop there is.
@@ -22,6 +22,7 @@ where
 {
     let mut doubt = None;
     loop {
+        attempts.start();
         let error = match attempt().await {
             Ok(value) => {
                 attempts.succeed();
@@ -29,20 +30,19 @@ where
             }
             Err(error) => error,
         };
-        let trouble = attempts.fail(|failed| judge(&error, failed));
-        match attempts.again(&trouble) {
-            None => return Err(trouble.most_telling(error, doubt)),
-            // What the caller must hear if nobody ever finds out more.
-            Some(wait) if trouble.doubtful => rest(wait, doubt = Some(error)).await,
-            Some(wait) => rest(wait, drop(error)).await,
+        let trouble = judge(&error, attempts.started);
+        let Some(wait) = attempts.again(&trouble) else {
+            return Err(trouble.most_telling(error, doubt));
+        };
+        // Nothing that is not needed stays in the future during the pause.
+        if trouble.doubtful {
+            doubt = Some(error);
+        } else {
+            drop(error);
         }
-    }
-}
-
-/// A pause; one of no length gives nobody else a turn.
-async fn rest(wait: Duration, (): ()) {
-    if !wait.is_zero() {
-        sleep(wait).await;
+        if !wait.is_zero() {
+            sleep(wait).await;
+        }
     }
 }
 
@@ -63,8 +63,18 @@ impl Trouble {
         let mut verdict = decide(error, &situation);
         if verdict == Verdict::Never && !situation.replayable {
             // Worth a try, were it not for the rows that are gone: the caller should hear of that.
-            let fresh = decide(error, &Situation { replayable: true, ..situation });
-            verdict = if fresh == Verdict::Never { verdict } else { Verdict::Ambiguous };
+            let fresh = decide(
+                error,
+                &Situation {
+                    replayable: true,
+                    ..situation
+                },
+            );
+            verdict = if fresh == Verdict::Never {
+                verdict
+            } else {
+                Verdict::Ambiguous
+            };
         }
         let fate = fate(error);
         Self {
@@ -89,6 +99,7 @@ impl Trouble {
 pub(crate) struct Attempts<'a> {
     shared: &'a Shared,
     course: Course,
+    started: u32,
     class: QueryClass,
     statement: Option<Fingerprint>,
     deadline: Option<Instant>,
@@ -107,6 +118,7 @@ impl<'a> Attempts<'a> {
         Some(Self {
             shared,
             course: Course::default(),
+            started: 0,
             class: call.class,
             statement: call.statement,
             deadline: call.deadline,
@@ -115,13 +127,12 @@ impl<'a> Attempts<'a> {
         })
     }
 
-    fn succeed(&mut self) {
-        self.end(Ending::Succeeded, self.course.failed() + 1);
+    fn start(&mut self) {
+        self.started = self.started.saturating_add(1);
     }
 
-    fn fail(&mut self, judge: impl FnOnce(u32) -> Trouble) -> Trouble {
-        self.course.fail();
-        judge(self.course.failed())
+    fn succeed(&mut self) {
+        self.end(Ending::Succeeded);
     }
 
     /// The pause before the next attempt, if there is one.
@@ -131,30 +142,44 @@ impl<'a> Attempts<'a> {
         let circumstances = Circumstances {
             verdict: trouble.verdict,
             retry_after: trouble.retry_after,
+            failed: self.started,
             max_attempts: settings.config.max_attempts,
             now: Instant::now(),
             deadline: self.deadline,
             observe: !enforces,
         };
-        let (attempt, class, statement, state) =
-            (self.course.failed(), self.class, self.statement, trouble.state);
+        let (attempt, class, statement, state) = (self.started, self.class, self.statement, trouble.state);
         match self.course.decide(self.shared, circumstances) {
             Ok(Some(again)) if enforces => {
                 let (cause, wait) = (again.cause, again.wait);
                 self.last = Some(cause);
                 self.shared.books.retried(cause);
-                self.shared.observers.tell(|| Event::Retried { cause, state, attempt, wait, class, statement });
+                self.shared.observers.tell(|| Event::Retried {
+                    cause,
+                    state,
+                    attempt,
+                    wait,
+                    class,
+                    statement,
+                });
                 return Some(wait);
             }
             Ok(Some(again)) => {
                 let (cause, wait) = (again.cause, again.wait);
                 self.shared.books.would_retry(cause);
-                self.shared.observers.tell(|| Event::WouldRetry { cause, state, attempt, wait, class, statement });
-                self.end(Ending::Failed, attempt);
+                self.shared.observers.tell(|| Event::WouldRetry {
+                    cause,
+                    state,
+                    attempt,
+                    wait,
+                    class,
+                    statement,
+                });
+                self.end(Ending::Failed);
             }
-            Ok(None) => self.end(Ending::Failed, attempt),
+            Ok(None) => self.end(Ending::Failed),
             Err(reason) => {
-                self.end(Ending::GaveUp(reason), attempt);
+                self.end(Ending::GaveUp(reason));
                 self.tell_gave_up(reason, state);
             }
         }
@@ -162,20 +187,26 @@ impl<'a> Attempts<'a> {
     }
 
     fn tell_gave_up(&self, reason: GaveUp, state: Option<SqlState>) {
-        let (attempts, class, statement) = (self.course.failed(), self.class, self.statement);
-        self.shared.observers.tell(|| Event::RetryGaveUp { reason, state, attempts, class, statement });
+        let (attempts, class, statement) = (self.started, self.class, self.statement);
+        self.shared.observers.tell(|| Event::RetryGaveUp {
+            reason,
+            state,
+            attempts,
+            class,
+            statement,
+        });
     }
 
-    fn end(&mut self, ending: Ending, attempts: u32) {
+    fn end(&mut self, ending: Ending) {
         self.open = false;
-        self.shared.books.end(ending, attempts, self.last);
+        self.shared.books.end(ending, self.started, self.last);
     }
 }
 
 impl Drop for Attempts<'_> {
     fn drop(&mut self) {
         if self.open {
-            self.end(Ending::Abandoned, self.course.failed() + 1);
+            self.end(Ending::Abandoned);
         }
     }
 }

@@ -98,7 +98,10 @@ pub struct Exponential {
 impl Exponential {
     /// A multiplier below 1 counts as 1, a jitter outside 0..=1 as the nearer end.
     pub fn new(delays: Delays, multiplier: f64, jitter: f64) -> Self {
-        let delays = Delays { cap: delays.cap.min(LONGEST), ..delays };
+        let delays = Delays {
+            cap: delays.cap.min(LONGEST),
+            ..delays
+        };
         let multiplier = multiplier.clamp(1.0, 1e6);
         // Comparisons that a NaN fails: it counts as the harmless end.
         Self {
@@ -167,7 +170,10 @@ pub struct Decorrelated {
 impl Decorrelated {
     /// Pauses from each pace's first one up to the cap.
     pub fn new(delays: Delays) -> Self {
-        let delays = Delays { cap: delays.cap.min(LONGEST), ..delays };
+        let delays = Delays {
+            cap: delays.cap.min(LONGEST),
+            ..delays
+        };
         Self { delays }
     }
 }
@@ -175,7 +181,12 @@ impl Decorrelated {
 impl BackoffPolicy for Decorrelated {
     fn start(&self, pace: Pace, seed: u64) -> Box<dyn Backoff> {
         let base = self.delays.first(pace).min(self.delays.cap);
-        Box::new(DecorrelatedPauses { base, before: base, cap: self.delays.cap, rng: Rng::with_seed(seed) })
+        Box::new(DecorrelatedPauses {
+            base,
+            before: base,
+            cap: self.delays.cap,
+            rng: Rng::with_seed(seed),
+        })
     }
 }
 

@@ -47,11 +47,19 @@ impl RetryBudget {
     /// A purse that holds `floor` retries, and gains `ratio` retries per call over each `span`. Nonsense (NaN, negative)
     /// counts as zero.
     pub fn new(ratio: f64, floor: f64, span: Duration) -> Self {
-        let mut books =
-            Books { per_call: 0.0, floor: 0.0, life: Duration::ZERO, tokens: 0.0, at: Instant::now() };
+        let mut books = Books {
+            per_call: 0.0,
+            floor: 0.0,
+            life: Duration::ZERO,
+            tokens: 0.0,
+            at: Instant::now(),
+        };
         books.adjust(ratio, floor, span);
         books.tokens = books.floor;
-        Self(Arc::new(Purse { pending: AtomicU32::new(0), books: Mutex::new(books) }))
+        Self(Arc::new(Purse {
+            pending: AtomicU32::new(0),
+            books: Mutex::new(books),
+        }))
     }
 
     /// Changes the terms; what has been saved stays, up to what the new terms allow.
@@ -118,7 +126,9 @@ impl Default for RetryBudget {
 
 impl fmt::Debug for RetryBudget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RetryBudget").field("balance", &self.balance()).finish_non_exhaustive()
+        f.debug_struct("RetryBudget")
+            .field("balance", &self.balance())
+            .finish_non_exhaustive()
     }
 }
 
@@ -128,7 +138,11 @@ impl Books {
         self.per_call = sane(ratio) / (1.0 + KEPT);
         self.floor = sane(floor);
         self.life = span.mul_f64(KEPT);
-        self.tokens = if self.per_call == 0.0 { self.tokens.min(self.floor) } else { self.tokens };
+        self.tokens = if self.per_call == 0.0 {
+            self.tokens.min(self.floor)
+        } else {
+            self.tokens
+        };
     }
 
     /// Enters the deposits since the last time, as if they had come evenly. What is there expires all along, but not
@@ -141,8 +155,16 @@ impl Books {
         let beyond = income - to_floor;
         let before = self.tokens + to_floor;
         // The time in which the part beyond the floor came in.
-        let time = if income > 0.0 { elapsed * beyond / income } else { elapsed };
-        let ages = if self.life.is_zero() { f64::INFINITY } else { time / self.life.as_secs_f64() };
+        let time = if income > 0.0 {
+            elapsed * beyond / income
+        } else {
+            elapsed
+        };
+        let ages = if self.life.is_zero() {
+            f64::INFINITY
+        } else {
+            time / self.life.as_secs_f64()
+        };
         // What is left of an even income: the integral of the same decay.
         let kept = if ages > 1e-9 { (1.0 - (-ages).exp()) / ages } else { 1.0 };
         self.tokens = (before * (-ages).exp() + beyond * kept).max(before.min(self.floor));

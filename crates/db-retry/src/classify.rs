@@ -83,7 +83,8 @@ impl Situation {
 pub enum Verdict {
     /// Hand the error to the caller.
     Never,
-    /// Run it once more, at once, on another connection (for [`RetryCause::Standby`]: on the primary).
+    /// Run it once more, at once, on another connection (for [`RetryCause::Standby`]: on the primary). The layer takes
+    /// `Once` by cause; and for [`RetryCause::StalePlan`], of which every connection may have one, up to its attempts.
     Once(RetryCause),
     /// Run it again after a pause, within budget and deadline.
     Backoff(RetryCause),

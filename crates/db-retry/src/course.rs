@@ -13,7 +13,6 @@ use tokio::time::Instant;
 /// What a failed call has behind it.
 #[derive(Default)]
 pub(crate) struct Course {
-    failed: u32,
     /// A bit for each cause for which it was repeated at once.
     once: u16,
     pauses: Option<(Pace, Box<dyn Backoff>)>,
@@ -31,6 +30,8 @@ pub(crate) struct Again {
 pub(crate) struct Circumstances {
     pub(crate) verdict: Verdict,
     pub(crate) retry_after: Option<Duration>,
+    /// Attempts that have failed, the one at hand included.
+    pub(crate) failed: u32,
     pub(crate) max_attempts: u32,
     pub(crate) now: Instant,
     pub(crate) deadline: Option<Instant>,
@@ -39,16 +40,6 @@ pub(crate) struct Circumstances {
 }
 
 impl Course {
-    /// Attempts that have failed.
-    pub(crate) fn failed(&self) -> u32 {
-        self.failed
-    }
-
-    /// Another attempt has failed.
-    pub(crate) fn fail(&mut self) {
-        self.failed = self.failed.saturating_add(1);
-    }
-
     /// Whether there is another attempt; `Ok(None)` when the error is final.
     ///
     /// The budget comes last: who has no time left takes nothing from those who have.
@@ -58,40 +49,52 @@ impl Course {
             Verdict::Ambiguous => return Err(GaveUp::NotSafe),
             Verdict::Once(cause) | Verdict::Backoff(cause) | Verdict::RerunTransaction(cause) => cause,
         };
-        if self.failed >= at.max_attempts {
+        if at.failed >= at.max_attempts {
             return Err(GaveUp::Attempts);
         }
         let pause = match at.verdict {
             Verdict::Once(cause) => self.at_once(cause)?,
-            _ => self.pause(shared, cause)?,
+            _ => self.pause(shared, cause, at.failed)?,
         };
         // On top, not instead: all who were told the same time must not come back at the same time.
         let wait = pause.saturating_add(at.retry_after.unwrap_or_default());
-        if at.deadline.is_some_and(|deadline| at.now.checked_add(wait).is_none_or(|then| then >= deadline)) {
+        if at
+            .deadline
+            .is_some_and(|deadline| at.now.checked_add(wait).is_none_or(|then| then >= deadline))
+        {
             return Err(GaveUp::Deadline);
         }
         let cost = RetryBudget::cost_of(cause);
         let budget = shared.budget();
-        let paid = if at.observe { budget.has(cost) } else { budget.try_withdraw(cost) };
-        if paid { Ok(Some(Again { cause, wait })) } else { Err(GaveUp::Budget) }
+        let paid = if at.observe {
+            budget.has(cost)
+        } else {
+            budget.try_withdraw(cost)
+        };
+        if paid {
+            Ok(Some(Again { cause, wait }))
+        } else {
+            Err(GaveUp::Budget)
+        }
     }
 
-    /// The same thing twice in one call is no accident that another connection cures.
+    /// The same thing twice in one call is no accident that another connection cures. But each stale plan is one less:
+    /// the next connection may have one of its own, when the source can't tell them all.
     fn at_once(&mut self, cause: RetryCause) -> Result<Duration, GaveUp> {
         let bit = 1 << cause.index();
-        if self.once & bit != 0 {
+        if self.once & bit != 0 && cause != RetryCause::StalePlan {
             return Err(GaveUp::Attempts);
         }
         self.once |= bit;
         Ok(Duration::ZERO)
     }
 
-    fn pause(&mut self, shared: &Shared, cause: RetryCause) -> Result<Duration, GaveUp> {
+    fn pause(&mut self, shared: &Shared, cause: RetryCause, failed: u32) -> Result<Duration, GaveUp> {
         let pace = Pace::of(cause);
         if self.pauses.as_ref().is_none_or(|(before, _)| *before != pace) {
             self.pauses = Some((pace, shared.start_backoff(pace)));
         }
-        let next = self.pauses.as_mut().and_then(|(_, pauses)| pauses.next(self.failed));
+        let next = self.pauses.as_mut().and_then(|(_, pauses)| pauses.next(failed));
         next.ok_or(GaveUp::Attempts)
     }
 }

@@ -29,6 +29,9 @@ impl<S> Layer<S> for RetryLayer {
     type Service = Retry<S>;
 
     fn layer(&self, inner: S) -> Retry<S> {
-        Retry { policy: self.policy.clone(), inner }
+        Retry {
+            policy: self.policy.clone(),
+            inner,
+        }
     }
 }

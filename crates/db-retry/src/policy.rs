@@ -79,7 +79,12 @@ impl RetryPolicy {
     /// [`InvalidConfig`], as for [`RetryPolicy::new`].
     pub fn with_parts(config: RetryConfig, observers: Observers, parts: RetryParts) -> Result<Self, InvalidConfig> {
         let settings = Settings::new(config, &parts)?;
-        let RetryConfig { budget_ratio, budget_floor, budget_span, .. } = settings.config;
+        let RetryConfig {
+            budget_ratio,
+            budget_floor,
+            budget_span,
+            ..
+        } = settings.config;
         let own = || RetryBudget::new(budget_ratio, budget_floor.into(), budget_span);
         let shared = Shared {
             budget: parts.budget.clone().unwrap_or_else(own),
@@ -89,7 +94,9 @@ impl RetryPolicy {
             observers,
             books: Books::default(),
         };
-        Ok(Self { shared: Arc::new(shared) })
+        Ok(Self {
+            shared: Arc::new(shared),
+        })
     }
 
     /// Swaps the settings. They hold from the next failure on; what was counted and saved stays.
@@ -99,8 +106,15 @@ impl RetryPolicy {
     pub fn reload(&self, config: RetryConfig) -> Result<(), InvalidConfig> {
         let settings = Settings::new(config, &self.shared.parts)?;
         if self.shared.parts.budget.is_none() {
-            let RetryConfig { budget_ratio, budget_floor, budget_span, .. } = settings.config;
-            self.shared.budget.adjust(budget_ratio, budget_floor.into(), budget_span);
+            let RetryConfig {
+                budget_ratio,
+                budget_floor,
+                budget_span,
+                ..
+            } = settings.config;
+            self.shared
+                .budget
+                .adjust(budget_ratio, budget_floor.into(), budget_span);
         }
         self.shared.settings.store(Arc::new(settings));
         Ok(())

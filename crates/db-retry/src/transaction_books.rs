@@ -35,7 +35,10 @@ struct Counted {
 impl Default for TransactionBooks {
     fn default() -> Self {
         let microseconds = Histogram::new_with_bounds(1, HOUR_US, 2).expect("constant bounds that are valid");
-        Self(Mutex::new(Counted { stats: TransactionStats::default(), microseconds }))
+        Self(Mutex::new(Counted {
+            stats: TransactionStats::default(),
+            microseconds,
+        }))
     }
 }
 
@@ -80,6 +83,9 @@ impl TransactionBooks {
             p99: at(0.99),
             max: Duration::from_micros(counted.microseconds.max()),
         });
-        TransactionStats { durations, ..counted.stats.clone() }
+        TransactionStats {
+            durations,
+            ..counted.stats.clone()
+        }
     }
 }

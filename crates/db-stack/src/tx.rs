@@ -1,7 +1,7 @@
 //! A transaction whose commit tells the truth.
 
 use crate::{db::Inner, limits::Limits, tx_conn::TxConn};
-use db_core::{Call, Error, Lease, LeaseState, Result, Sent, Source, SqlState, TransactionAborted};
+use db_core::{Call, Error, Lease, LeaseState, Result, Sent, Source, TransactionAborted};
 use db_pool::PoolLease;
 use sqlx::{PgConnection, Row, SqlStr};
 use sqlx_core::transaction::TransactionManager;
@@ -94,7 +94,9 @@ async fn still_open(pg: &mut PgConnection) -> Result<()> {
         Ok(row) if row.try_get::<bool, _>(0)? => Ok(()),
         Ok(_) => Err(TransactionAborted::EndedInside.into()),
         Err(error) => match Error::from(error) {
-            Error::Server(server) if server.state() == SqlState::InFailedTransaction => {
+            // Ours can't fail in a transaction that is whole: it is aborted, or this is the answer to an earlier statement
+            // whose rows were not read to their end.
+            Error::Server(server) if !server.is_fatal() => {
                 Err(TransactionAborted::StatementFailed(server.state()).into())
             }
             error => Err(error),

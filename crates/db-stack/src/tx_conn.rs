@@ -59,6 +59,13 @@ struct Progress<'a> {
 }
 
 impl Progress<'_> {
+    /// In an aborted transaction only the statements that end it, or a part of it, succeed: what had failed has been
+    /// rolled back to a savepoint, or all of it is over. The server knows.
+    fn succeeded(&mut self) {
+        self.status.unsure |= self.status.failed.take().is_some();
+        self.done = true;
+    }
+
     fn failed(&mut self, error: &sqlx::Error) {
         match error {
             sqlx::Error::Database(error) => {
@@ -130,7 +137,7 @@ impl TxConn {
         let step = async {
             let out = run(pg).await;
             match &out {
-                Ok(_) => progress.done = true,
+                Ok(_) => progress.succeeded(),
                 Err(error) => progress.failed(error),
             }
             Ok(out?)
@@ -186,7 +193,7 @@ impl<'c> Executor<'c> for &'c mut TxConn {
                     }
                 }
             }
-            progress.done = true;
+            progress.succeeded();
         })
     }
 
@@ -239,7 +246,7 @@ impl<'c> Acquire<'c> for &'c mut TxConn {
             let (mut progress, pg, _) = self.begin_statement(None)?;
             let begun = Transaction::begin(pg, None).await;
             match &begun {
-                Ok(_) => progress.done = true,
+                Ok(_) => progress.succeeded(),
                 Err(error) => progress.failed(error),
             }
             begun

@@ -96,11 +96,11 @@ async fn the_sessions_own_settings_survive() {
     let rig = rig().await;
     let db = rig.db(1);
     for name in ["statement_timeout", "application_name", "client_connection_check_interval"] {
-        let question = AssertSqlSafe(format!("SELECT current_setting('{name}')"));
-        let before: String = sqlx::query_scalar(question.clone()).fetch_one(&db).await.unwrap();
+        let question = || AssertSqlSafe(format!("SELECT current_setting('{name}')"));
+        let before: String = sqlx::query_scalar(question()).fetch_one(&db).await.unwrap();
         assert_ne!(before, "0", "{name} is set");
         sqlx::raw_sql(AssertSqlSafe(format!("SET {name} = 99"))).execute(&db).await.unwrap();
-        let after: String = timeout(SOON, sqlx::query_scalar(question).fetch_one(&db)).await.unwrap().unwrap();
+        let after: String = timeout(SOON, sqlx::query_scalar(question()).fetch_one(&db)).await.unwrap().unwrap();
         assert_eq!(after, before, "{name}");
     }
 }

@@ -32,7 +32,7 @@ async fn an_aborted_transaction_can_not_be_committed() {
     sqlx::query("SELECT 1/0").execute(&mut *tx).await.unwrap_err();
     let why = aborted(tx.commit().await);
     assert_eq!(why, TransactionAborted::StatementFailed(SqlState::DivisionByZero));
-    assert_eq!(rig.admin().await.rows().await, []);
+    assert_eq!(rig.admin().await.rows().await, [0; 0]);
 
     let mut tx = timeout(SOON, db.begin()).await.unwrap().unwrap();
     insert(&mut tx, 2).await.unwrap();
@@ -68,7 +68,7 @@ async fn every_way_to_fail_is_seen() {
             _ => SqlState::DivisionByZero,
         }), "way {way}");
     }
-    assert_eq!(rig.admin().await.rows().await, []);
+    assert_eq!(rig.admin().await.rows().await, [0; 0]);
 }
 
 async fn helper_that_fails(conn: &mut PgConnection) {
@@ -127,17 +127,19 @@ async fn a_savepoint_of_sqlx_takes_the_error_back() {
     assert_eq!(quiet(&db).await.connects, 1);
 }
 
+/// The failed release leaves the savepoint to sqlx's drop, which rolls back to it: the outer transaction is whole.
 #[tokio::test]
-async fn an_error_in_a_savepoint_that_is_committed_aborts_all() {
+async fn an_error_in_a_savepoint_that_is_committed_takes_only_that_back() {
     let rig = rig().await.with_table().await;
     let db = rig.db(1);
     let mut tx = db.begin().await.unwrap();
     insert(&mut tx, 1).await.unwrap();
     let mut inner = tx.begin().await.unwrap();
+    sqlx::query("INSERT INTO t VALUES (2)").execute(&mut *inner).await.unwrap();
     sqlx::query("SELECT 1/0").execute(&mut *inner).await.unwrap_err();
     inner.commit().await.unwrap_err();
-    assert!(matches!(aborted(tx.commit().await), TransactionAborted::StatementFailed(_)));
-    assert_eq!(rig.admin().await.rows().await, []);
+    tx.commit().await.unwrap();
+    assert_eq!(rig.admin().await.rows().await, [1]);
 }
 
 #[tokio::test]
@@ -214,7 +216,7 @@ async fn a_lost_answer_is_unknown() {
             until("it is there", async || admin.rows().await == [1]).await;
         } else {
             until("it is gone", async || admin.in_transaction().await == 0).await;
-            assert_eq!(admin.rows().await, []);
+            assert_eq!(admin.rows().await, [0; 0]);
         }
     }
     let one: i32 = timeout(SOON, sqlx::query_scalar("SELECT 1").fetch_one(&db)).await.unwrap().unwrap();
@@ -229,7 +231,7 @@ async fn a_session_that_was_ended_before_commit_is_an_error() {
     insert(&mut tx, 1).await.unwrap();
     rig.admin().await.terminate_all().await;
     tx.commit().await.unwrap_err();
-    assert_eq!(rig.admin().await.rows().await, []);
+    assert_eq!(rig.admin().await.rows().await, [0; 0]);
     let one: i32 = timeout(SOON, sqlx::query_scalar("SELECT 1").fetch_one(&db)).await.unwrap().unwrap();
     assert_eq!(one, 1);
 }

@@ -6,9 +6,7 @@
 //! the bare service; the figure is the difference of the fastest rounds, in nanoseconds per call. The bare service is at its
 //! fastest before the first timer is set.
 
-use db_core::{
-    Call, Layer, Observers, Operation, Result, Service, StatementFacts, config::Mode, service_fn,
-};
+use db_core::{Call, Layer, Observers, Operation, Result, Service, StatementFacts, config::Mode, service_fn};
 use db_timeout::{AdaptiveConfig, TimeoutConfig, TimeoutLayer};
 use sqlx::PgConnection;
 use std::{fs, time::Duration};
@@ -56,8 +54,15 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!("{name:<36} {:>5} ns  ({with} - {bare})", with.saturating_sub(bare));
     }
     let service = fixed.layer(waits);
-    let (bare, with) = (Service::<Nothing>::call(&waits, &known, &Nothing), service.call(&known, &Nothing));
-    println!("future: {} bytes around one of {}", size_of_val(&with), size_of_val(&bare));
+    let (bare, with) = (
+        Service::<Nothing>::call(&waits, &known, &Nothing),
+        service.call(&known, &Nothing),
+    );
+    println!(
+        "future: {} bytes around one of {}",
+        size_of_val(&with),
+        size_of_val(&bare)
+    );
     drop((bare, with));
     memory(waits).await
 }
@@ -84,8 +89,15 @@ fn call() -> Call {
 }
 
 fn layer(mode: Mode, adaptive: Mode) -> TimeoutLayer {
-    let adaptive = AdaptiveConfig { mode: adaptive, ..AdaptiveConfig::default() };
-    let config = TimeoutConfig { mode, adaptive, ..TimeoutConfig::default() };
+    let adaptive = AdaptiveConfig {
+        mode: adaptive,
+        ..AdaptiveConfig::default()
+    };
+    let config = TimeoutConfig {
+        mode,
+        adaptive,
+        ..TimeoutConfig::default()
+    };
     TimeoutLayer::new(config, Observers::default()).expect("valid")
 }
 

@@ -75,7 +75,10 @@ impl Timer {
                 return timer;
             }
         }
-        Self { runtime, sleep: Box::pin(sleep_until(due)) }
+        Self {
+            runtime,
+            sleep: Box::pin(sleep_until(due)),
+        }
     }
 
     fn kept() -> Option<Self> {

@@ -56,13 +56,23 @@ async fn a_timer_that_fired_while_nobody_used_it_is_set_again() {
 async fn calls_side_by_side_have_timers_of_their_own() {
     let start = Instant::now();
     passed_by(start + SECOND).await;
-    tokio::join!(fires_at(start + 3 * SECOND), fires_at(start + SECOND), fires_at(start + 2 * SECOND));
+    tokio::join!(
+        fires_at(start + 3 * SECOND),
+        fires_at(start + SECOND),
+        fires_at(start + 2 * SECOND)
+    );
     assert_eq!(kept(), 3);
 }
 
 #[test]
 fn a_timer_of_a_runtime_that_stands_still_is_not_used() {
-    let build = || runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let build = || {
+        runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap()
+    };
     let (still, runs) = (build(), build());
     still.block_on(async { passed_by(Instant::now() + SECOND).await });
     runs.block_on(async { fires_at(Instant::now() + 2 * SECOND).await });

@@ -12,7 +12,9 @@ impl TimeoutLayer {
     /// [`Error::Timeout`](db_core::Error::Timeout) past the limit: the step has then been dropped. Cancel-safe as far as
     /// the step is.
     pub async fn around<T>(&self, call: &Call, step: impl Future<Output = Result<T>>) -> Result<T> {
-        let Some(mut watch) = Watch::begin(&self.ledger, call) else { return step.await };
+        let Some(mut watch) = Watch::begin(&self.ledger, call) else {
+            return step.await;
+        };
         watch.admit()?;
         let out = match watch.deadline() {
             Some(deadline) => match timeout_at(deadline, step).await {
@@ -21,7 +23,7 @@ impl TimeoutLayer {
             },
             None => step.await,
         };
-        watch.settle(&out);
+        watch.settle(&out, false);
         out
     }
 }

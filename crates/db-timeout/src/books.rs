@@ -70,7 +70,12 @@ impl ClassBook {
             tally.recent.turn(now, window, 0);
             tally.recent.add_to(&mut times);
         }
-        ClassStats { class: class.to_owned(), limits, counts, times: Times::of(&times) }
+        ClassStats {
+            class: class.to_owned(),
+            limits,
+            counts,
+            times: Times::of(&times),
+        }
     }
 }
 
@@ -109,7 +114,11 @@ impl Tracked {
     pub(crate) fn note(&self, entry: &Entry<'_>) -> Option<Widened> {
         let adaptive = &entry.config.adaptive;
         let mut guard = self.record.lock();
-        let Record { counts, recent, learner } = &mut *guard;
+        let Record {
+            counts,
+            recent,
+            learner,
+        } = &mut *guard;
         counts.note(entry.ending, &entry.findings);
         learner::turn(recent, entry.now, entry.config.window, adaptive);
         let widened = match entry.ending {
@@ -129,9 +138,11 @@ impl Tracked {
             Ending::Abandoned if entry.findings.passed.is_some() && !adaptive.mode.is_off() => {
                 learner.given_up(recent, entry.took, entry.class.timeout, adaptive)
             }
-            Ending::Failed | Ending::Refused | Ending::Abandoned => None,
+            Ending::Streamed | Ending::Failed | Ending::Refused | Ending::Abandoned => None,
         };
-        let nanos = learner.limit().map_or(0, |limit| u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX));
+        let nanos = learner
+            .limit()
+            .map_or(0, |limit| u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX));
         self.learned.store(nanos, Ordering::Relaxed);
         widened
     }
@@ -181,6 +192,9 @@ impl Statements {
     }
 
     pub(crate) fn stats(&self) -> Vec<StatementStats> {
-        self.0.iter().map(|(statement, tracked)| tracked.stats(statement)).collect()
+        self.0
+            .iter()
+            .map(|(statement, tracked)| tracked.stats(statement))
+            .collect()
     }
 }

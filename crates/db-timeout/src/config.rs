@@ -131,17 +131,31 @@ impl TimeoutConfig {
             self.slow.validate("slow", c);
             self.batch.validate("batch", c);
             let count = self.custom.len();
-            c.require("custom", format!("{count} classes"), count <= CUSTOM_CLASSES, "at most 64 classes");
+            c.require(
+                "custom",
+                format!("{count} classes"),
+                count <= CUSTOM_CLASSES,
+                "at most 64 classes",
+            );
             c.within("custom", |c| {
                 for (name, limits) in &self.custom {
                     let shown = name.escape_debug().to_string();
-                    c.require(&shown, "(name)", is_class_name(name), "a name of [a-z0-9_-] that is not built in");
+                    c.require(
+                        &shown,
+                        "(name)",
+                        is_class_name(name),
+                        "a name of [a-z0-9_-] that is not built in",
+                    );
                     limits.validate(&shown, c);
                 }
             });
             self.adaptive.validate("adaptive", c);
             c.range("near_limit", &self.near_limit, 0.1..=1.0);
-            c.range("window", &self.window, Duration::from_secs(1)..=Duration::from_secs(3600));
+            c.range(
+                "window",
+                &self.window,
+                Duration::from_secs(1)..=Duration::from_secs(3600),
+            );
             c.range("max_statements", &self.max_statements, 1..=100_000);
         });
     }

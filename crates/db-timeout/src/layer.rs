@@ -1,8 +1,6 @@
 //! The layer and its handle.
 
-use crate::{
-    class::ClassLimits, config::TimeoutConfig, ledger::Ledger, service::Timeout, stats::TimeoutStats,
-};
+use crate::{class::ClassLimits, config::TimeoutConfig, ledger::Ledger, service::Timeout, stats::TimeoutStats};
 use db_core::{Layer, Observers, QueryClass, config::InvalidConfig};
 use std::{fmt, sync::Arc};
 
@@ -19,7 +17,9 @@ impl TimeoutLayer {
     /// # Errors
     /// [`InvalidConfig`] names each key that is out of range.
     pub fn new(config: TimeoutConfig, observers: Observers) -> Result<Self, InvalidConfig> {
-        Ok(Self { ledger: Arc::new(Ledger::new(config, observers)?) })
+        Ok(Self {
+            ledger: Arc::new(Ledger::new(config, observers)?),
+        })
     }
 
     /// Swaps the settings. Calls that run keep their limit; what was counted and learned stays.
@@ -57,12 +57,17 @@ impl<S> Layer<S> for TimeoutLayer {
     type Service = Timeout<S>;
 
     fn layer(&self, inner: S) -> Timeout<S> {
-        Timeout { ledger: Arc::clone(&self.ledger), inner }
+        Timeout {
+            ledger: Arc::clone(&self.ledger),
+            inner,
+        }
     }
 }
 
 impl fmt::Debug for TimeoutLayer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TimeoutLayer").field("mode", &self.ledger.settings().config.mode).finish_non_exhaustive()
+        f.debug_struct("TimeoutLayer")
+            .field("mode", &self.ledger.settings().config.mode)
+            .finish_non_exhaustive()
     }
 }

@@ -68,7 +68,10 @@ impl Learner {
         match from {
             Some(from) if share > config.widen_share && from < class => {
                 let to = (from * 2).min(class);
-                *self = Self { limit: Some(to), ..Self::default() };
+                *self = Self {
+                    limit: Some(to),
+                    ..Self::default()
+                };
                 recent.clear();
                 Some(Widened { from, to })
             }

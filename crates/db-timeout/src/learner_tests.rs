@@ -13,7 +13,11 @@ fn ms(ms: f64) -> Duration {
 }
 
 fn config() -> AdaptiveConfig {
-    AdaptiveConfig { mode: Mode::Enforce, floor: ms(1.0), ..AdaptiveConfig::default() }
+    AdaptiveConfig {
+        mode: Mode::Enforce,
+        floor: ms(1.0),
+        ..AdaptiveConfig::default()
+    }
 }
 
 /// What is done with a call that timed out.
@@ -37,11 +41,21 @@ struct Statement {
 
 impl Statement {
     fn new(lesson: Lesson) -> Self {
-        Self { lesson, learner: Learner::default(), recent: Recent::default(), now: Instant::now(), timeouts: 0 }
+        Self {
+            lesson,
+            learner: Learner::default(),
+            recent: Recent::default(),
+            now: Instant::now(),
+            timeouts: 0,
+        }
     }
 
     fn limit(&self) -> Duration {
-        let most = if self.lesson == Lesson::AsDuration { Duration::from_secs(120) } else { CLASS };
+        let most = if self.lesson == Lesson::AsDuration {
+            Duration::from_secs(120)
+        } else {
+            CLASS
+        };
         limit::clamp(self.learner.limit().unwrap_or(CLASS), most, &config())
     }
 
@@ -122,7 +136,10 @@ fn a_slower_statement_is_not_locked_out() {
     };
     // 20 times slower: log2(200 / 16) doublings of four calls each.
     let (recovered, timeouts) = slower(Lesson::Censored);
-    assert!(recovered.is_some() && timeouts <= 16, "{recovered:?}, {timeouts} timeouts");
+    assert!(
+        recovered.is_some() && timeouts <= 16,
+        "{recovered:?}, {timeouts} timeouts"
+    );
     // Only survivors teach, and nobody survives: every call fails for as long as one looks.
     assert_eq!(slower(Lesson::LeftOut), (None, 60_000));
 }
@@ -154,15 +171,19 @@ fn an_outage_teaches_nothing() {
             statement.call(Duration::from_secs(3600));
         }
         let limit = statement.limit();
-        (limit, statement.recent.quantile(0.5), statement.calls_until(ms(10.0), |limit| limit < ms(20.0)))
+        (
+            limit,
+            statement.recent.quantile(0.5),
+            statement.calls_until(ms(10.0), |limit| limit < ms(20.0)),
+        )
     };
     let (limit, median, recovered) = after_outage(Lesson::Censored);
     assert_eq!((limit, median), (CLASS, None));
     assert!(PACE * recovered.unwrap() <= 2 * WINDOW + PACE, "{recovered:?}");
-    // The limit taught itself, beyond the class and up to whatever bounds it; half of all calls "took" that long.
+    // The limit taught itself, far beyond the class; half of all calls "took" what no call ever took.
     let (limit, median, _) = after_outage(Lesson::AsDuration);
-    assert_eq!(limit, Duration::from_secs(120));
-    assert!(median.unwrap() > CLASS, "{median:?}");
+    assert!(limit > 3 * CLASS, "{limit:?}");
+    assert!(median.is_some_and(|median| median > ms(1_000.0)), "{median:?}");
 }
 
 #[test]
@@ -170,7 +191,12 @@ fn a_callers_own_short_limit_says_nothing() {
     let mut statement = after(Lesson::Censored, 1_000, || ms(10.0));
     let before = statement.limit();
     for _ in 0..1_000 {
-        assert_eq!(statement.learner.given_up(&mut statement.recent, ms(2.0), CLASS, &config()), None);
+        assert_eq!(
+            statement
+                .learner
+                .given_up(&mut statement.recent, ms(2.0), CLASS, &config()),
+            None
+        );
     }
     assert_eq!(statement.limit(), before);
 }
@@ -182,7 +208,20 @@ fn a_limit_doubles_up_to_the_class() {
     let mut widened = Vec::new();
     for _ in 0..200 {
         let limit = statement.limit();
-        widened.extend(statement.learner.given_up(&mut statement.recent, limit, CLASS, &config()));
+        widened.extend(
+            statement
+                .learner
+                .given_up(&mut statement.recent, limit, CLASS, &config()),
+        );
     }
-    assert_eq!(widened, [Widened { from, to: from * 2 }, Widened { from: from * 2, to: CLASS }]);
+    assert_eq!(
+        widened,
+        [
+            Widened { from, to: from * 2 },
+            Widened {
+                from: from * 2,
+                to: CLASS
+            }
+        ]
+    );
 }

@@ -44,7 +44,9 @@ impl Settings {
         let class = |name: &str, limits: &ClassLimits| Class {
             name: name.into(),
             limits: *limits,
-            book: before.and_then(|before| before.book(name)).unwrap_or_else(|| Arc::new(ClassBook::new())),
+            book: before
+                .and_then(|before| before.book(name))
+                .unwrap_or_else(|| Arc::new(ClassBook::new())),
         };
         let mut classes = vec![
             class("instant", &config.instant),
@@ -59,7 +61,10 @@ impl Settings {
     }
 
     fn book(&self, name: &str) -> Option<Arc<ClassBook>> {
-        self.classes.iter().find(|class| &*class.name == name).map(|class| Arc::clone(&class.book))
+        self.classes
+            .iter()
+            .find(|class| &*class.name == name)
+            .map(|class| Arc::clone(&class.book))
     }
 
     pub(crate) fn class(&self, class: QueryClass) -> &Class {
@@ -84,7 +89,11 @@ impl Ledger {
     pub(crate) fn new(config: TimeoutConfig, observers: Observers) -> Result<Self, InvalidConfig> {
         let settings = Settings::new(config, None)?;
         let statements = Statements::new(settings.config.max_statements);
-        Ok(Self { settings: ArcSwap::from_pointee(settings), statements, observers })
+        Ok(Self {
+            settings: ArcSwap::from_pointee(settings),
+            statements,
+            observers,
+        })
     }
 
     pub(crate) fn reload(&self, config: TimeoutConfig) -> Result<(), InvalidConfig> {
@@ -109,6 +118,10 @@ impl Ledger {
     pub(crate) fn class_stats(&self) -> Vec<ClassStats> {
         let settings = self.settings.load();
         let window = settings.config.window;
-        settings.classes.iter().map(|class| class.book.stats(&class.name, class.limits, window)).collect()
+        settings
+            .classes
+            .iter()
+            .map(|class| class.book.stats(&class.name, class.limits, window))
+            .collect()
     }
 }

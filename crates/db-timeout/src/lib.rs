@@ -26,7 +26,8 @@
 //!
 //! Layers below get the limit as [`Call::deadline`](db_core::Call::deadline) and may fail at it with an error of their
 //! own, such as an exhausted pool with its holders: it says more, so it is passed on. To leave it the last word, the
-//! layer itself waits 1 ms longer. A call whose limit has passed before it began is refused and nothing is sent.
+//! layer itself waits 1 ms longer. A call whose limit has passed before it began is refused and nothing is sent. Once a
+//! streamed call has handed out rows, only a limit that its caller named ends it, and its duration teaches nothing.
 //!
 //! # Using it alone
 //! Put it outside of a retry layer, so that one limit covers all attempts; a second one inside limits each attempt, since

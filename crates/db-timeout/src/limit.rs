@@ -25,7 +25,11 @@ impl Limit {
         learned: Option<Duration>,
         config: &AdaptiveConfig,
     ) -> Self {
-        let mut limit = Self { length: class, origin: LimitOrigin::Class, observed: None };
+        let mut limit = Self {
+            length: class,
+            origin: LimitOrigin::Class,
+            observed: None,
+        };
         let learned = learned.map(|learned| clamp(learned, class, config));
         if config.mode.enforces() {
             limit.tighten(learned, LimitOrigin::Adaptive);
@@ -56,6 +60,8 @@ pub(crate) fn clamp(learned: Duration, class: Duration, config: &AdaptiveConfig)
 pub(crate) enum Ending {
     /// With an answer.
     Finished,
+    /// With an answer whose rows the caller took one by one: how long that lasted says nothing about the statement.
+    Streamed,
     /// With an error that is not about time.
     Failed,
     /// Its limit passed.
@@ -79,8 +85,15 @@ pub(crate) struct Findings {
 
 impl Findings {
     /// `acts` says whether the limit is enforced, `near` which share of it is near.
-    pub(crate) fn of(ending: Ending, took: Duration, limit: &Limit, acts: bool, near: f64, class: &ClassLimits) -> Self {
-        if matches!(ending, Ending::TimedOut | Ending::Refused) {
+    pub(crate) fn of(
+        ending: Ending,
+        took: Duration,
+        limit: &Limit,
+        acts: bool,
+        near: f64,
+        class: &ClassLimits,
+    ) -> Self {
+        if matches!(ending, Ending::TimedOut | Ending::Refused | Ending::Streamed) {
             return Self::default();
         }
         let over = took > limit.length && !acts;

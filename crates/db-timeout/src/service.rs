@@ -31,7 +31,7 @@ impl<S: Service<Op>, Op: Operation + ?Sized> Service<Op> for Timeout<S> {
         watch.admit()?;
         let Some(deadline) = watch.deadline() else {
             let out = self.inner.call(call, op).await;
-            watch.settle(&out);
+            watch.settle(&out, !op.replayable());
             return out;
         };
         let call = call.clone().with_deadline(deadline);
@@ -50,7 +50,7 @@ impl<S: Service<Op>, Op: Operation + ?Sized> Service<Op> for Timeout<S> {
         };
         match out {
             Some(out) => {
-                watch.settle(&out);
+                watch.settle(&out, !op.replayable());
                 out
             }
             None => Err(watch.expire()),
@@ -60,12 +60,17 @@ impl<S: Service<Op>, Op: Operation + ?Sized> Service<Op> for Timeout<S> {
 
 impl<S: Clone> Clone for Timeout<S> {
     fn clone(&self) -> Self {
-        Self { ledger: Arc::clone(&self.ledger), inner: self.inner.clone() }
+        Self {
+            ledger: Arc::clone(&self.ledger),
+            inner: self.inner.clone(),
+        }
     }
 }
 
 impl<S: fmt::Debug> fmt::Debug for Timeout<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Timeout").field("inner", &self.inner).finish_non_exhaustive()
+        f.debug_struct("Timeout")
+            .field("inner", &self.inner)
+            .finish_non_exhaustive()
     }
 }

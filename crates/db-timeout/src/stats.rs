@@ -19,7 +19,10 @@ impl TimeoutStats {
 
     /// One statement, if it is still remembered.
     pub fn statement(&self, statement: Fingerprint) -> Option<StatementStats> {
-        self.0.statements().get(statement).map(|tracked| tracked.stats(statement))
+        self.0
+            .statements()
+            .get(statement)
+            .map(|tracked| tracked.stats(statement))
     }
 
     /// All statements that are remembered, those with the most timeouts first.
@@ -38,7 +41,9 @@ impl TimeoutStats {
 
 impl fmt::Debug for TimeoutStats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TimeoutStats").field("remembered", &self.remembered()).finish_non_exhaustive()
+        f.debug_struct("TimeoutStats")
+            .field("remembered", &self.remembered())
+            .finish_non_exhaustive()
     }
 }
 
@@ -105,7 +110,7 @@ impl Counts {
 
     pub(crate) fn note(&mut self, ending: Ending, findings: &Findings) {
         *match ending {
-            Ending::Finished => &mut self.finished,
+            Ending::Finished | Ending::Streamed => &mut self.finished,
             Ending::Failed => &mut self.failed,
             Ending::TimedOut => &mut self.timed_out,
             Ending::Refused => &mut self.refused,
@@ -129,7 +134,8 @@ impl Counts {
 }
 
 /// How long calls lasted, to within a sixteenth and 16 us. A call that timed out counts with the time that it was let,
-/// one that failed or was abandoned does not count.
+/// one that failed, was abandoned or
+/// streamed to its caller does not count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Times {
@@ -147,6 +153,11 @@ impl Times {
     pub(crate) fn of(times: &Histogram<u32>) -> Option<Self> {
         let at = |q| Duration::from_micros(times.value_at_quantile(q));
         let samples = times.len();
-        (samples > 0).then(|| Self { samples, p50: at(0.5), p95: at(0.95), p99: at(0.99) })
+        (samples > 0).then(|| Self {
+            samples,
+            p50: at(0.5),
+            p95: at(0.95),
+            p99: at(0.99),
+        })
     }
 }

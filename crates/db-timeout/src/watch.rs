@@ -72,9 +72,10 @@ impl<'a> Watch<'a> {
         matches!(self.limit.origin, LimitOrigin::Class | LimitOrigin::Adaptive)
     }
 
-    /// The call came to an end of its own.
-    pub(crate) fn settle<T>(&mut self, out: &Result<T>) {
+    /// The call came to an end of its own; `streamed` says whether its caller had rows before that.
+    pub(crate) fn settle<T>(&mut self, out: &Result<T>, streamed: bool) {
         self.close(match out {
+            Ok(_) if streamed => Ending::Streamed,
             Ok(_) => Ending::Finished,
             Err(error) if is_about_time(error) && self.start.elapsed() >= self.limit.length => Ending::TimedOut,
             Err(_) => Ending::Failed,
@@ -94,7 +95,14 @@ impl<'a> Watch<'a> {
         let took = now.saturating_duration_since(self.start);
         let (config, class) = (&self.settings.config, self.settings.class(self.class));
         let findings = Findings::of(ending, took, &self.limit, self.acts, config.near_limit, &class.limits);
-        let entry = Entry { ending, took, findings, now, config, class: &class.limits };
+        let entry = Entry {
+            ending,
+            took,
+            findings,
+            now,
+            config,
+            class: &class.limits,
+        };
         class.book.note(&entry);
         let widened = self.tracked.as_ref().and_then(|tracked| tracked.note(&entry));
         self.tell(&entry, widened);
@@ -102,21 +110,52 @@ impl<'a> Watch<'a> {
     }
 
     fn tell(&self, entry: &Entry<'_>, widened: Option<Widened>) {
-        let Self { class, site, statement, .. } = *self;
-        let Limit { length: limit, origin, .. } = self.limit;
+        let Self {
+            class, site, statement, ..
+        } = *self;
+        let Limit {
+            length: limit, origin, ..
+        } = self.limit;
         let (elapsed, threshold) = (entry.took, entry.class.alert);
         let observers = self.ledger.observers();
         if matches!(entry.ending, Ending::TimedOut | Ending::Refused) {
-            observers.tell(|| Event::TimedOut { class, statement, site, elapsed, limit, origin });
+            observers.tell(|| Event::TimedOut {
+                class,
+                statement,
+                site,
+                elapsed,
+                limit,
+                origin,
+            });
         }
         if let Some((limit, origin)) = entry.findings.passed {
-            observers.tell(|| Event::WouldTimeOut { class, statement, site, elapsed, limit, origin });
+            observers.tell(|| Event::WouldTimeOut {
+                class,
+                statement,
+                site,
+                elapsed,
+                limit,
+                origin,
+            });
         }
         if entry.findings.near {
-            observers.tell(|| Event::NearLimit { class, statement, site, elapsed, limit, origin });
+            observers.tell(|| Event::NearLimit {
+                class,
+                statement,
+                site,
+                elapsed,
+                limit,
+                origin,
+            });
         }
         if entry.findings.slow {
-            observers.tell(|| Event::SlowCall { class, statement, site, elapsed, threshold });
+            observers.tell(|| Event::SlowCall {
+                class,
+                statement,
+                site,
+                elapsed,
+                threshold,
+            });
         }
         if let (Some(Widened { from, to }), Some(statement)) = (widened, statement) {
             observers.tell(|| Event::LimitWidened { statement, from, to });

@@ -5,7 +5,6 @@ use super::{
     open::Open,
     plan::{CAPACITY_OF, CAPACITY_TASKS, Plan, order},
     report::{Measured, Report, Setting},
-    sample::Spread,
     scenario::Scenario,
     server::Target,
     subject::{Subject, Subjects},
@@ -46,15 +45,12 @@ impl Bench<'_> {
         let mut report = Report::new(&self.plan, self.target.version().await?);
         self.warm_up().await?;
         for round in 0..self.plan.rounds {
-            eprintln!("closed loop, round {} of {}", round + 1, self.plan.rounds);
-            self.closed_round(round, &mut report).await?;
-        }
-        for round in 0..self.plan.rounds {
-            if self.plan.open.is_empty() {
-                break;
+            eprintln!("round {} of {}", round + 1, self.plan.rounds);
+            // Side by side, so that the capacity is that of the machine as it is just now.
+            for scenario in self.plan.scenarios() {
+                self.closed_round(scenario, round, &mut report).await?;
+                self.open_round(scenario, round, &mut report).await?;
             }
-            eprintln!("open loop, round {} of {}", round + 1, self.plan.rounds);
-            self.open_round(round, &mut report).await?;
         }
         report.compare();
         Ok(report)
@@ -81,18 +77,18 @@ impl Bench<'_> {
         Ok(())
     }
 
-    async fn closed_round(&self, round: u32, report: &mut Report) -> Result<()> {
-        for cell in &self.plan.closed {
-            if cell.scenario.writes() {
+    async fn closed_round(&self, scenario: Scenario, round: u32, report: &mut Report) -> Result<()> {
+        for cell in self.plan.closed.iter().filter(|cell| cell.scenario == scenario) {
+            if scenario.writes() {
                 self.target.empty().await?;
             }
             for subject in order(&cell.subjects, round) {
-                if !self.subjects.can(subject, cell.scenario) {
+                if !self.subjects.can(subject, scenario) {
                     continue;
                 }
                 sleep(PAUSE).await;
                 let closed = Closed {
-                    scenario: cell.scenario,
+                    scenario,
                     tasks: cell.tasks,
                     span: self.plan.span,
                     warm_up: self.plan.warm_up(),
@@ -100,7 +96,7 @@ impl Bench<'_> {
                 };
                 let sample = self.subjects.closed(subject, closed).await?;
                 report.add(Measured::new(
-                    cell.scenario,
+                    scenario,
                     Setting::Tasks(cell.tasks),
                     subject,
                     round,
@@ -111,16 +107,16 @@ impl Bench<'_> {
         Ok(())
     }
 
-    async fn open_round(&self, round: u32, report: &mut Report) -> Result<()> {
-        for cell in &self.plan.open {
-            if cell.scenario.writes() {
+    async fn open_round(&self, scenario: Scenario, round: u32, report: &mut Report) -> Result<()> {
+        for cell in self.plan.open.iter().filter(|cell| cell.scenario == scenario) {
+            if scenario.writes() {
                 self.target.empty().await?;
             }
-            let capacity = capacity(report, cell.scenario)?;
+            let capacity = capacity(report, scenario, round)?;
             for subject in order(&cell.subjects, round) {
                 sleep(PAUSE).await;
                 let open = Open {
-                    scenario: cell.scenario,
+                    scenario,
                     rate: capacity * f64::from(cell.load) / 100.0,
                     span: self.plan.span,
                     warm_up: self.plan.warm_up(),
@@ -128,7 +124,7 @@ impl Bench<'_> {
                 };
                 let sample = self.subjects.open(subject, open).await?;
                 report.add(Measured::new(
-                    cell.scenario,
+                    scenario,
                     Setting::Load(cell.load),
                     subject,
                     round,
@@ -140,11 +136,10 @@ impl Bench<'_> {
     }
 }
 
-/// What deadpool-postgres did in the closed loop of this run.
-fn capacity(report: &Report, scenario: Scenario) -> Result<f64> {
-    let rounds = report.samples(scenario.name(), Setting::Tasks(CAPACITY_TASKS), CAPACITY_OF.name());
-    let spread = Spread::of(rounds.map(|measured| measured.sample.throughput));
-    Ok(spread
-        .context("the closed loop that gives the capacity did not run")?
-        .median)
+/// What deadpool-postgres did in the closed loop of this round.
+fn capacity(report: &Report, scenario: Scenario, round: u32) -> Result<f64> {
+    let mut rounds = report.samples(scenario.name(), Setting::Tasks(CAPACITY_TASKS), CAPACITY_OF.name());
+    let measured = rounds.find(|measured| measured.round == round);
+    let measured = measured.context("the closed loop that gives the capacity did not run")?;
+    Ok(measured.sample.throughput)
 }

@@ -65,6 +65,13 @@ impl Plan {
         self.closed.is_empty() && self.open.is_empty()
     }
 
+    /// The scenarios in it, each once.
+    pub(crate) fn scenarios(&self) -> Vec<Scenario> {
+        let mut scenarios: Vec<_> = self.closed.iter().map(|cell| cell.scenario).collect();
+        scenarios.dedup();
+        scenarios
+    }
+
     /// A fifth of a cell, but long enough to test eight idle connections and fill the caches.
     pub(crate) fn warm_up(&self) -> Duration {
         (self.span / 5).max(Duration::from_millis(60))

@@ -51,12 +51,22 @@ pub struct TimeoutError {
 impl TimeoutError {
     /// A call that was given up while it ran.
     pub fn new(class: QueryClass, origin: LimitOrigin, limit: Duration, elapsed: Duration) -> Self {
-        Self { class, limit, elapsed, statement: None, origin, sent: Sent::Maybe }
+        Self {
+            class,
+            limit,
+            elapsed,
+            statement: None,
+            origin,
+            sent: Sent::Maybe,
+        }
     }
 
     /// A call whose limit had passed before it began: nothing was run.
     pub fn before_start(class: QueryClass, origin: LimitOrigin) -> Self {
-        Self { sent: Sent::No, ..Self::new(class, origin, Duration::ZERO, Duration::ZERO) }
+        Self {
+            sent: Sent::No,
+            ..Self::new(class, origin, Duration::ZERO, Duration::ZERO)
+        }
     }
 
     /// The same error about a known statement.
@@ -74,7 +84,13 @@ impl fmt::Display for TimeoutError {
             (Sent::Maybe, Some(statement)) => write!(f, "statement {statement} timed out")?,
             (Sent::Maybe, None) => f.write_str("the call timed out")?,
         }
-        write!(f, " after {:.1?}: the {} is {:?}", self.elapsed, self.limit_name(), self.limit)
+        write!(
+            f,
+            " after {:.1?}: the {} is {:?}",
+            self.elapsed,
+            self.limit_name(),
+            self.limit
+        )
     }
 }
 

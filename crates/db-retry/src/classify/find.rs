@@ -1,7 +1,9 @@
 //! The table: what each error says about what happened, and whether another try could help.
 
 use super::{Fate, Situation};
-use db_core::{AcquireError, AcquireFailure, Error, RetryCause as Cause, Sent, SqlState, SqlStateClass, TransactionAborted};
+use db_core::{
+    AcquireError, AcquireFailure, Error, RetryCause as Cause, Sent, SqlState, SqlStateClass, TransactionAborted,
+};
 use std::io;
 
 /// What an error says.
@@ -42,7 +44,15 @@ pub(super) enum AtCommit {
 impl Finding {
     fn new(fate: Fate, hope: Hope, at_commit: AtCommit) -> Self {
         let (for_writes, for_transactions) = (true, true);
-        Self { fate, hope, for_writes, for_transactions, at_commit, answered: false, unknowable: false }
+        Self {
+            fate,
+            hope,
+            for_writes,
+            for_transactions,
+            at_commit,
+            answered: false,
+            unknowable: false,
+        }
     }
 
     /// Nothing was sent, so this can't be the answer to COMMIT; if somebody says it is, nobody knows.
@@ -59,19 +69,31 @@ impl Finding {
     }
 
     fn unknowable() -> Self {
-        Self { unknowable: true, ..Self::may_have_run(Hope::Never) }
+        Self {
+            unknowable: true,
+            ..Self::may_have_run(Hope::Never)
+        }
     }
 
     fn answered() -> Self {
-        Self { answered: true, ..Self::may_have_run(Hope::Never) }
+        Self {
+            answered: true,
+            ..Self::may_have_run(Hope::Never)
+        }
     }
 
     fn reads_only(self) -> Self {
-        Self { for_writes: false, ..self }
+        Self {
+            for_writes: false,
+            ..self
+        }
     }
 
     fn not_for_transactions(self) -> Self {
-        Self { for_transactions: false, ..self }
+        Self {
+            for_transactions: false,
+            ..self
+        }
     }
 
     fn at_commit_is(self, at_commit: AtCommit) -> Self {
@@ -143,9 +165,19 @@ fn is_own_shortage(error: &io::Error) -> bool {
 
 /// COMMIT was answered with ROLLBACK, or was not even sent: the statement's own error says whether to run all again.
 fn of_aborted(state: SqlState, situation: &Situation) -> Finding {
-    let rejection = Rejection { state, fatal: false, routine: None, message: "" };
+    let rejection = Rejection {
+        state,
+        fatal: false,
+        routine: None,
+        message: "",
+    };
     let found = of_rejection(rejection, situation);
-    Finding { fate: Fate::Rejected, at_commit: AtCommit::RolledBack, unknowable: false, ..found }
+    Finding {
+        fate: Fate::Rejected,
+        at_commit: AtCommit::RolledBack,
+        unknowable: false,
+        ..found
+    }
 }
 
 fn of_client_error(source: &sqlx::Error) -> Finding {
@@ -164,7 +196,11 @@ pub(super) fn of_rejection(rejection: Rejection<'_>, situation: &Situation) -> F
     let dropped = rejection.state == SqlState::DatabaseDropped;
     if rejection.fatal && found.fate == Fate::Rejected && !dropped {
         // FATAL ends the session, perhaps after the commit (a backend that waits for its standby has committed).
-        return Finding { fate: Fate::MayHaveRun, at_commit: AtCommit::Unknown, ..found };
+        return Finding {
+            fate: Fate::MayHaveRun,
+            at_commit: AtCommit::Unknown,
+            ..found
+        };
     }
     found
 }
@@ -172,7 +208,9 @@ pub(super) fn of_rejection(rejection: Rejection<'_>, situation: &Situation) -> F
 fn of_state(rejection: Rejection<'_>, situation: &Situation) -> Finding {
     use Hope::{Backoff, Never, Once};
     use SqlState as S;
-    let Rejection { state, fatal, routine, .. } = rejection;
+    let Rejection {
+        state, fatal, routine, ..
+    } = rejection;
     match state {
         S::SerializationFailure | S::DeadlockDetected if situation.standby => Finding::rejected(Once(Cause::Standby)),
         S::SerializationFailure => {
@@ -195,7 +233,10 @@ fn of_state(rejection: Rejection<'_>, situation: &Situation) -> Finding {
         }
 
         // The session ended under the statement.
-        S::AdminShutdown | S::CrashShutdown | S::ConnectionException | S::ConnectionDoesNotExist
+        S::AdminShutdown
+        | S::CrashShutdown
+        | S::ConnectionException
+        | S::ConnectionDoesNotExist
         | S::ConnectionFailure => Finding::may_have_run(Backoff(Cause::ConnectionLost)),
         S::TransactionTimeout => Finding::may_have_run(Once(Cause::Session)).not_for_transactions(),
         S::ProtocolViolation => of_protocol_violation(rejection, situation),
@@ -205,13 +246,17 @@ fn of_state(rejection: Rejection<'_>, situation: &Situation) -> Finding {
         S::InFailedTransaction => Finding::rejected(Once(Cause::Session)).not_for_transactions(),
         S::DuplicatePreparedStatement | S::InvalidStatementName => Finding::rejected(Once(Cause::LostPlan)),
         state if state.is_stale_plan(routine) => Finding::rejected(Once(Cause::StalePlan)),
-        S::UndefinedTable | S::UndefinedColumn if situation.standby => {
-            Finding::rejected(Once(Cause::Standby)).reads_only().not_for_transactions()
-        }
+        S::UndefinedTable | S::UndefinedColumn if situation.standby => Finding::rejected(Once(Cause::Standby))
+            .reads_only()
+            .not_for_transactions(),
 
         // One try, for a read: what was too much at that moment may not be in the next.
         S::OutOfMemory | S::InsufficientResources => {
-            let hope = if situation.attempt <= 1 { Backoff(Cause::Overload) } else { Never };
+            let hope = if situation.attempt <= 1 {
+                Backoff(Cause::Overload)
+            } else {
+                Never
+            };
             Finding::rejected(hope).reads_only().not_for_transactions()
         }
 
