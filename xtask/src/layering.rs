@@ -15,7 +15,7 @@ const FACADE: &str = "db-stack";
 const TESTKIT: &str = "db-testkit";
 const BENCH: &str = "db-bench";
 /// Names that are ours even before the crate exists; two of them belong to others on the public registry.
-const OURS: [&str; 11] = [
+const OURS: [&str; 13] = [
     CORE,
     FACADE,
     TESTKIT,
@@ -27,6 +27,8 @@ const OURS: [&str; 11] = [
     "db-metrics",
     "db-replica",
     "db-retry",
+    "db-timeout",
+    "db-advisor",
 ];
 
 /// What the rules look at.

@@ -134,7 +134,7 @@ impl Quantity for Duration {
 /// use db_core::config::Checks;
 ///
 /// let mut checks = Checks::default();
-/// checks.within("pool", |pool| pool.range("max_connections", &0, 1..=10_000));
+/// checks.within("pool", |pool| pool.range("max_connections", &0_u32, 1..=10_000));
 /// let error = checks.finish().unwrap_err();
 /// assert_eq!(error.to_string(), "invalid configuration: pool.max_connections = 0: allowed is 1..=10000");
 /// ```

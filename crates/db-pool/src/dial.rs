@@ -21,7 +21,11 @@ pub(crate) struct Endpoint {
 impl Endpoint {
     /// Dials with these options.
     pub(crate) fn new(options: PgConnectOptions) -> Self {
-        Self { options, through: None, hooked: Arc::default() }
+        Self {
+            options,
+            through: None,
+            hooked: Arc::default(),
+        }
     }
 
     /// Dials through an sqlx pool, so that the hooks its owner gave it (`after_connect`) run on every connection.
@@ -31,6 +35,11 @@ impl Endpoint {
             through: Some(pool),
             hooked: Arc::default(),
         }
+    }
+
+    /// The pool whose hooks every connection runs.
+    pub(crate) fn hooks(&self) -> Option<&PgPool> {
+        self.through.as_ref()
     }
 
     /// What a reset has to repeat after `RESET ALL`, which goes back behind the hooks. They can't be called again, but
@@ -43,7 +52,10 @@ impl Endpoint {
     /// `RESET ALL` goes back to them.
     pub(crate) fn options(&self, session: &SessionConfig) -> PgConnectOptions {
         // What the options say already stays: whoever wrote it there meant it.
-        let options = self.options.clone().options(session.startup_options_beside(self.options.get_options()));
+        let options = self
+            .options
+            .clone()
+            .options(session.startup_options_beside(self.options.get_options()));
         match self.options.get_application_name() {
             Some(_) => options,
             None => options.application_name(&session.application_name),
@@ -119,7 +131,11 @@ async fn set_up(
         WHERE source = 'session' AND name <> 'client_connection_check_interval' \
         UNION ALL SELECT format('SET ROLE %I', current_setting('role')) WHERE current_setting('role') <> 'none' \
         ) AS hooks (again))";
-    let who = if hooks { format!("{WHO}, {HOOKED}") } else { WHO.to_owned() };
+    let who = if hooks {
+        format!("{WHO}, {HOOKED}")
+    } else {
+        WHO.to_owned()
+    };
     let watch = watch_client(session).filter(|_| pg.server_version_num().is_some_and(|v| v >= CHECKS_CLIENT));
     let (row, watched) = match watch {
         Some(watch) => match one_row(pg, format!("{watch}; {who}")).await {
@@ -131,7 +147,11 @@ async fn set_up(
         },
         None => (one_row(pg, who).await?, false),
     };
-    let hooked = if hooks { row.try_get::<Option<String>, _>(2)? } else { None };
+    let hooked = if hooks {
+        row.try_get::<Option<String>, _>(2)?
+    } else {
+        None
+    };
     let backend = Backend {
         watched,
         pid: row.try_get(0)?,

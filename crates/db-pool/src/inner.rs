@@ -2,15 +2,20 @@
 //! file that touches `PoolOptions`: upstream is about to change it.
 
 use crate::{config::PoolConfig, lease::PoolLease, shared::Shared};
-use sqlx::{PgPool, postgres::PgConnectOptions, postgres::PgPoolOptions};
+use sqlx::{PgPool, postgres::PgConnectOptions};
 use std::{
     sync::{Arc, Weak},
     time::Duration,
 };
 
-/// Connections of the inner pool are closed when they come back: they belong to the budget of the warm pool.
+/// Connections of the inner pool are closed when they come back: they belong to the budget of the warm pool. They run
+/// the hooks of the pool that the warm pool was made from, if it was.
 pub(crate) fn lazy(options: PgConnectOptions, config: &PoolConfig, shared: Weak<Shared>) -> PgPool {
-    PgPoolOptions::new()
+    let hooks = shared
+        .upgrade()
+        .and_then(|shared| Some(shared.endpoint.load().hooks()?.options().clone()));
+    hooks
+        .unwrap_or_default()
         .max_connections(config.max_connections)
         .min_connections(0)
         .acquire_timeout(config.acquire_timeout)

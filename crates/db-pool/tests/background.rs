@@ -17,7 +17,10 @@ async fn the_last_handle_takes_everything_along() {
     let rig = rig().await;
     let mut admin = rig.admin().await;
     let before = tasks();
-    let pool = rig.pool(PoolConfig { min_connections: 2, ..up_to(4) });
+    let pool = rig.pool(PoolConfig {
+        min_connections: 2,
+        ..up_to(4)
+    });
     warm(&pool, 4).await;
     assert!(tasks() > before, "it has tasks of its own");
     let other = pool.clone();

@@ -33,7 +33,10 @@ async fn a_storm_of_callers_opens_no_more_than_the_pool_may_have() {
                 while Instant::now() < end {
                     let call = async {
                         let mut lease = pool.acquire().await.unwrap();
-                        sqlx::raw_sql("SELECT pg_sleep(0.02)").execute(lease.start()).await.unwrap();
+                        sqlx::raw_sql("SELECT pg_sleep(0.02)")
+                            .execute(lease.start())
+                            .await
+                            .unwrap();
                         lease.settle(LeaseState::Clean);
                     };
                     if timeout(Duration::from_millis(100), call).await.is_ok() {
@@ -74,7 +77,10 @@ async fn a_connection_that_nobody_waits_for_any_more_is_kept() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leases_on_their_way_to_callers_that_leave_go_to_others() {
     let rig = rig().await;
-    let pool = rig.pool(PoolConfig { max_waiting: 10_000, ..up_to(3) });
+    let pool = rig.pool(PoolConfig {
+        max_waiting: 10_000,
+        ..up_to(3)
+    });
     warm(&pool, 3).await;
     let end = Instant::now() + Duration::from_secs(1);
     let callers: Vec<_> = (0..60)
@@ -102,7 +108,11 @@ async fn leases_on_their_way_to_callers_that_leave_go_to_others() {
         timeout(SOON, caller).await.unwrap().unwrap();
     }
     let stats = pool.stats();
-    assert_eq!((stats.size, stats.in_use, stats.waiting, stats.idle), (3, 0, 0, 3), "{stats:?}");
+    assert_eq!(
+        (stats.size, stats.in_use, stats.waiting, stats.idle),
+        (3, 0, 0, 3),
+        "{stats:?}"
+    );
     assert_eq!(stats.connects, 3);
     warm(&pool, 3).await;
 }
@@ -110,7 +120,10 @@ async fn leases_on_their_way_to_callers_that_leave_go_to_others() {
 #[tokio::test]
 async fn a_test_of_an_idle_connection_that_is_abandoned_loses_nothing() {
     let rig = rig().await;
-    let pool = rig.pool(PoolConfig { validate_after: Duration::ZERO, ..up_to(1) });
+    let pool = rig.pool(PoolConfig {
+        validate_after: Duration::ZERO,
+        ..up_to(1)
+    });
     warm(&pool, 1).await;
     for polls in 0..4 {
         let mut acquire = Box::pin(pool.acquire());

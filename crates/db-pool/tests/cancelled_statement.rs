@@ -25,11 +25,19 @@ async fn the_server_stops_and_the_slot_is_back_soon() {
     abandon(&pool, "SELECT pg_sleep(60)", Duration::from_millis(200)).await;
     let gone = Instant::now();
     let mut next = timeout(SOON, pool.acquire()).await.unwrap().unwrap();
-    assert!(gone.elapsed() < Duration::from_secs(2), "the slot took {:?}", gone.elapsed());
+    assert!(
+        gone.elapsed() < Duration::from_secs(2),
+        "the slot took {:?}",
+        gone.elapsed()
+    );
     assert_eq!(common::text(&mut next, "SELECT 'mine'").await, "mine");
     assert_eq!(admin.running("pg_sleep").await, 0);
     let stats = pool.stats();
-    assert_eq!((stats.cancelled, stats.cleaned, stats.connects), (1, 1, 1), "cancelled and reused: {stats:?}");
+    assert_eq!(
+        (stats.cancelled, stats.cleaned, stats.connects),
+        (1, 1, 1),
+        "cancelled and reused: {stats:?}"
+    );
 }
 
 #[tokio::test]
@@ -88,8 +96,10 @@ async fn the_next_caller_is_never_hit() {
         }
         drop(lease);
         let mut next = timeout(SOON, pool.acquire()).await.unwrap().unwrap();
-        let answer: i32 =
-            sqlx::query_scalar(AssertSqlSafe(format!("SELECT {round}"))).fetch_one(next.start()).await.unwrap();
+        let answer: i32 = sqlx::query_scalar(AssertSqlSafe(format!("SELECT {round}")))
+            .fetch_one(next.start())
+            .await
+            .unwrap();
         next.settle(LeaseState::Clean);
         assert_eq!(answer, round);
     }

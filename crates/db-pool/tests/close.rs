@@ -21,7 +21,10 @@ async fn waits_for_those_inside_and_refuses_all_others() {
         async move { pool.close().await }
     });
     // The one who waited is told at once, and so is everybody who comes now.
-    assert_eq!(refusal(timeout(SOON, waiting).await.unwrap().unwrap()).failure, AcquireFailure::Closed);
+    assert_eq!(
+        refusal(timeout(SOON, waiting).await.unwrap().unwrap()).failure,
+        AcquireFailure::Closed
+    );
     assert!(pool.is_closed());
     assert_eq!(refusal(pool.acquire().await).failure, AcquireFailure::Closed);
     assert!(pool.try_acquire().is_none());
@@ -38,7 +41,10 @@ async fn waits_for_those_inside_and_refuses_all_others() {
     let report = timeout(SOON, closing).await.unwrap().unwrap();
     assert!(report.still_out.is_empty(), "{report:?}");
     assert_eq!(pool.stats().size, 0);
-    assert_eq!(log.count(|event| matches!(event, Event::PoolClosed { still_out: 0 })), 1);
+    assert_eq!(
+        log.count(|event| matches!(event, Event::PoolClosed { still_out: 0 })),
+        1
+    );
     let mut admin = rig.admin().await;
     until("the server has nobody left", async || admin.sessions().await == 0).await;
 }
@@ -47,7 +53,10 @@ async fn waits_for_those_inside_and_refuses_all_others() {
 async fn reports_who_is_still_out_and_ends_their_sessions() {
     let rig = rig().await;
     let mut admin = rig.admin().await;
-    let (pool, log) = rig.watched_pool(PoolConfig { drain_timeout: Duration::from_millis(200), ..up_to(2) });
+    let (pool, log) = rig.watched_pool(PoolConfig {
+        drain_timeout: Duration::from_millis(200),
+        ..up_to(2)
+    });
     warm(&pool, 2).await;
     let mut stuck = pool.acquire().await.unwrap();
     let line = line!() - 1;
@@ -55,11 +64,20 @@ async fn reports_who_is_still_out_and_ends_their_sessions() {
     let since = Instant::now();
     let report = timeout(SOON, pool.close()).await.unwrap();
     assert!(since.elapsed() >= Duration::from_millis(200), "given a while");
-    assert!(report.took >= Duration::from_millis(200) && report.took < SOON, "{report:?}");
+    assert!(
+        report.took >= Duration::from_millis(200) && report.took < SOON,
+        "{report:?}"
+    );
     assert_eq!(report.still_out.len(), 1, "{report:?}");
     let holder = &report.still_out[0];
-    assert_eq!((holder.site.unwrap().line(), holder.backend_pid), (line, Some(stuck.backend_pid())));
-    assert_eq!(log.count(|event| matches!(event, Event::PoolClosed { still_out: 1 })), 1);
+    assert_eq!(
+        (holder.site.unwrap().line(), holder.backend_pid),
+        (line, Some(stuck.backend_pid()))
+    );
+    assert_eq!(
+        log.count(|event| matches!(event, Event::PoolClosed { still_out: 1 })),
+        1
+    );
     until("its session is ended", async || admin.sessions().await == 0).await;
     sqlx::raw_sql("SELECT 1").execute(&mut *stuck).await.unwrap_err();
     drop(stuck);
@@ -82,7 +100,13 @@ async fn while_busy() {
                     };
                     // Some go back dirty, some are abandoned.
                     match i % 3 {
-                        0 => drop(timeout(Duration::from_millis(2), sqlx::raw_sql("SELECT pg_sleep(1)").execute(&mut *lease)).await),
+                        0 => drop(
+                            timeout(
+                                Duration::from_millis(2),
+                                sqlx::raw_sql("SELECT pg_sleep(1)").execute(&mut *lease),
+                            )
+                            .await,
+                        ),
                         1 => run(&mut lease, "BEGIN; SELECT 1").await,
                         _ => {}
                     }
@@ -97,7 +121,11 @@ async fn while_busy() {
         assert_eq!(timeout(SOON, task).await.unwrap().unwrap(), AcquireFailure::Closed);
     }
     let stats = pool.stats();
-    assert_eq!((stats.size, stats.in_use, stats.idle, stats.quarantined), (0, 0, 0, 0), "{stats:?}");
+    assert_eq!(
+        (stats.size, stats.in_use, stats.idle, stats.quarantined),
+        (0, 0, 0, 0),
+        "{stats:?}"
+    );
     until("the server has nobody left", async || admin.sessions().await == 0).await;
 }
 
@@ -126,7 +154,11 @@ async fn twice_and_unused_and_dropped_half_way() {
 async fn while_the_server_does_not_answer() {
     let rig = rig().await;
     let (proxy, options) = rig.proxy().await;
-    let config = PoolConfig { drain_timeout: Duration::from_millis(200), connect_timeout: Duration::from_millis(500), ..up_to(2) };
+    let config = PoolConfig {
+        drain_timeout: Duration::from_millis(200),
+        connect_timeout: Duration::from_millis(500),
+        ..up_to(2)
+    };
     let pool = db_pool::Pool::builder(options, config).build().unwrap();
     warm(&pool, 2).await;
     let _stuck = pool.acquire().await.unwrap();

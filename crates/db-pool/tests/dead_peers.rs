@@ -58,7 +58,10 @@ async fn dead_in_use_gives_the_slots_back() {
         let mut lease = pool.acquire().await.unwrap();
         callers.push(tokio::spawn(async move {
             let silent = sqlx::raw_sql("SELECT pg_sleep(0.3)").execute(lease.start());
-            assert!(timeout(Duration::from_millis(600), silent).await.is_err(), "the network is dead");
+            assert!(
+                timeout(Duration::from_millis(600), silent).await.is_err(),
+                "the network is dead"
+            );
         }));
     }
     sleep(Duration::from_millis(50)).await;
@@ -71,8 +74,15 @@ async fn dead_in_use_gives_the_slots_back() {
     for _ in 0..8 {
         assert_eq!(timeout(SOON, one(&pool)).await.unwrap(), 1);
     }
-    assert!(gone.elapsed() < Duration::from_secs(2), "the slots took {:?}", gone.elapsed());
-    until("the dead are buried", async || pool.stats().closed_for(CloseReason::Quarantine) == 4).await;
+    assert!(
+        gone.elapsed() < Duration::from_secs(2),
+        "the slots took {:?}",
+        gone.elapsed()
+    );
+    until("the dead are buried", async || {
+        pool.stats().closed_for(CloseReason::Quarantine) == 4
+    })
+    .await;
     warm(&pool, 4).await;
     assert_eq!(pool.stats().connects, 8);
 }
@@ -92,7 +102,10 @@ async fn raw_leases_with_dead_peers_too() {
     let gone = Instant::now();
     assert_eq!(timeout(SOON, one(&pool)).await.unwrap(), 1);
     assert!(gone.elapsed() < Duration::from_secs(3), "{:?}", gone.elapsed());
-    until("both are buried", async || pool.stats().closed_for(CloseReason::Quarantine) == 2).await;
+    until("both are buried", async || {
+        pool.stats().closed_for(CloseReason::Quarantine) == 2
+    })
+    .await;
 }
 
 /// A session that the server has ended is noticed by the test after the idle window, and by its first user before.
@@ -100,7 +113,10 @@ async fn raw_leases_with_dead_peers_too() {
 async fn ended_by_the_server_while_idle() {
     let rig = rig().await;
     let mut admin = rig.admin().await;
-    let pool = rig.pool(PoolConfig { validate_after: Duration::from_millis(50), ..up_to(3) });
+    let pool = rig.pool(PoolConfig {
+        validate_after: Duration::from_millis(50),
+        ..up_to(3)
+    });
     warm(&pool, 3).await;
     admin
         .run(

@@ -73,7 +73,11 @@ async fn they_add_up_after_a_random_load() {
     assert_eq!((stats.in_use, stats.waiting, stats.lent), (0, 0, 0), "{stats:?}");
     assert_eq!(stats.acquires, served, "{stats:?}");
     assert_eq!((stats.timeouts, stats.refused), (timed_out, refused), "{stats:?}");
-    assert_eq!(stats.connects, u64::from(stats.size) + stats.closed.iter().sum::<u64>(), "{stats:?}");
+    assert_eq!(
+        stats.connects,
+        u64::from(stats.size) + stats.closed.iter().sum::<u64>(),
+        "{stats:?}"
+    );
     assert!(stats.waits > 0 && stats.wait_time > Duration::ZERO, "{stats:?}");
     assert!(stats.waits <= stats.acquires + stats.timeouts, "{stats:?}");
     assert!(stats.size <= 4, "{stats:?}");
@@ -81,14 +85,26 @@ async fn they_add_up_after_a_random_load() {
     // The events tell the same story.
     let count = |matches: fn(&Event) -> bool| log.count(matches) as u64;
     assert_eq!(count(|e| matches!(e, Event::Connected { .. })), stats.connects);
-    assert_eq!(count(|e| matches!(e, Event::Quarantined { outcome: LeaseOutcome::Reused, .. })), stats.cleaned);
+    assert_eq!(
+        count(|e| matches!(
+            e,
+            Event::Quarantined {
+                outcome: LeaseOutcome::Reused,
+                ..
+            }
+        )),
+        stats.cleaned
+    );
     assert_eq!(count(|e| matches!(e, Event::AcquireFailed { .. })), timed_out + refused);
 }
 
 #[tokio::test]
 async fn a_long_wait_is_an_event() {
     let rig = rig().await;
-    let (pool, log) = rig.watched_pool(PoolConfig { slow_acquire: Duration::from_millis(50), ..up_to(1) });
+    let (pool, log) = rig.watched_pool(PoolConfig {
+        slow_acquire: Duration::from_millis(50),
+        ..up_to(1)
+    });
     let held = pool.acquire().await.unwrap();
     let waiting = tokio::spawn(pool.acquire());
     sleep(Duration::from_millis(80)).await;
@@ -132,6 +148,8 @@ async fn no_debug_and_no_error_shows_the_password() {
     assert!(log.count(|event| matches!(event, Event::ConnectFailed { .. })) > 0);
     clean("an event", &format!("{:#?}", log.all()));
     // A URL that can't be read.
-    let error = Pool::connect(&format!("postgres://me:{CANARY}@localhost:nonsense/x"), up_to(1)).await.unwrap_err();
+    let error = Pool::connect(&format!("postgres://me:{CANARY}@localhost:nonsense/x"), up_to(1))
+        .await
+        .unwrap_err();
     clean("the URL's error", &format!("{error} {error:#?}"));
 }

@@ -38,7 +38,11 @@ async fn its_hooks_run_on_every_connection() {
     }
     for lease in &mut leases {
         assert_eq!(text(lease, "SHOW search_path").await, "tenant_7");
-        assert_eq!(text(lease, "SHOW statement_timeout").await, "130s", "and the session's own settings");
+        assert_eq!(
+            text(lease, "SHOW statement_timeout").await,
+            "130s",
+            "and the session's own settings"
+        );
     }
     assert!(dialled.load(Ordering::Relaxed) >= 3);
     assert_eq!(sqlx_pool.size(), 0, "the sqlx pool itself is left alone");
@@ -48,8 +52,15 @@ async fn its_hooks_run_on_every_connection() {
 #[tokio::test]
 async fn what_the_hook_has_set_survives_a_reset() {
     let rig = rig().await;
-    let pool = Pool::from_pool(&hooked(&rig, Arc::default()), up_to(1)).build().unwrap();
-    for stain in ["SELECT 1", "SET search_path = elsewhere", "BEGIN", "SELECT pg_sleep(60)"] {
+    let pool = Pool::from_pool(&hooked(&rig, Arc::default()), up_to(1))
+        .build()
+        .unwrap();
+    for stain in [
+        "SELECT 1",
+        "SET search_path = elsewhere",
+        "BEGIN",
+        "SELECT pg_sleep(60)",
+    ] {
         let mut lease = timeout(SOON, pool.acquire()).await.unwrap().unwrap();
         assert_eq!(text(&mut lease, "SHOW search_path").await, "tenant_7", "before {stain}");
         drop(timeout(Duration::from_millis(50), run(&mut lease, stain)).await);
@@ -69,7 +80,10 @@ async fn its_limits_are_taken_over() {
             .connect_lazy_with(rig.options()),
     );
     assert_eq!((limits.max_connections, limits.min_connections), (7, 2));
-    assert_eq!((limits.acquire_timeout, limits.idle_timeout), (Duration::from_secs(3), Some(Duration::from_secs(11))));
+    assert_eq!(
+        (limits.acquire_timeout, limits.idle_timeout),
+        (Duration::from_secs(3), Some(Duration::from_secs(11)))
+    );
     assert_eq!(limits.max_lifetime, None);
 }
 

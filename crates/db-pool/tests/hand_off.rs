@@ -87,17 +87,31 @@ async fn one_that_has_left_is_skipped() {
 #[tokio::test]
 async fn one_too_many_is_refused_at_once_and_told_why() {
     let rig = rig().await;
-    let (pool, log) = rig.watched_pool(PoolConfig { max_waiting: 2, ..up_to(1) });
+    let (pool, log) = rig.watched_pool(PoolConfig {
+        max_waiting: 2,
+        ..up_to(1)
+    });
     let held = pool.acquire().await.unwrap();
     let waiting = queue(&pool, 2, |_, lease| drop(lease.unwrap())).await;
     let error = refusal(pool.acquire().await);
     assert_eq!(error.failure, AcquireFailure::QueueFull);
-    assert_eq!((error.size, error.max, error.waiting, error.holders.len()), (1, 1, 2, 1));
+    assert_eq!(
+        (error.size, error.max, error.waiting, error.holders.len()),
+        (1, 1, 2, 1)
+    );
     let text = error.to_string();
     assert!(text.contains("1 of 1 connections open, 2 callers waiting"), "{text}");
     assert!(text.contains("hand_off.rs:"), "{text}");
     assert_eq!((pool.stats().refused, pool.stats().waiting), (1, 2));
-    let told = |event: &Event| matches!(event, Event::AcquireFailed { failure: AcquireFailure::QueueFull, .. });
+    let told = |event: &Event| {
+        matches!(
+            event,
+            Event::AcquireFailed {
+                failure: AcquireFailure::QueueFull,
+                ..
+            }
+        )
+    };
     assert_eq!(log.count(told), 1);
     drop(held);
     for waiter in waiting {
@@ -110,11 +124,19 @@ async fn one_too_many_is_refused_at_once_and_told_why() {
 async fn observing_counts_what_it_would_have_refused() {
     let rig = rig().await;
     for (admission, counted) in [(Mode::Observe, 3), (Mode::Off, 0)] {
-        let (pool, log) = rig.watched_pool(PoolConfig { max_waiting: 2, admission, ..up_to(1) });
+        let (pool, log) = rig.watched_pool(PoolConfig {
+            max_waiting: 2,
+            admission,
+            ..up_to(1)
+        });
         let held = pool.acquire().await.unwrap();
         let waiting = queue(&pool, 5, |_, lease| drop(lease.unwrap())).await;
         assert_eq!(pool.stats().refused, counted, "{admission}");
-        assert_eq!(log.count(|event| matches!(event, Event::WouldRefuse { .. })) as u64, counted, "{admission}");
+        assert_eq!(
+            log.count(|event| matches!(event, Event::WouldRefuse { .. })) as u64,
+            counted,
+            "{admission}"
+        );
         drop(held);
         for waiter in waiting {
             timeout(SOON, waiter).await.unwrap().unwrap();

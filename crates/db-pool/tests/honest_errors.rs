@@ -12,7 +12,10 @@ use std::{error::Error, io, str::FromStr, time::Duration};
 use tokio::time::{Instant, sleep, timeout};
 
 fn impatient(max: u32) -> PoolConfig {
-    PoolConfig { acquire_timeout: Duration::from_millis(600), ..up_to(max) }
+    PoolConfig {
+        acquire_timeout: Duration::from_millis(600),
+        ..up_to(max)
+    }
 }
 
 /// The first error of this kind along `source()`, as a log or an error report finds it.
@@ -28,7 +31,9 @@ fn find<'e, E: Error + 'static>(error: &'e (dyn Error + 'static)) -> Option<&'e 
 }
 
 fn sqlstate(error: &AcquireError) -> Option<String> {
-    let sqlx::Error::Database(server) = find::<sqlx::Error>(error)? else { return None };
+    let sqlx::Error::Database(server) = find::<sqlx::Error>(error)? else {
+        return None;
+    };
     server.code().map(|code| code.into_owned())
 }
 
@@ -40,8 +45,14 @@ async fn connection_refused() {
     let pool = Pool::builder(options, impatient(2)).build().unwrap();
     let error = refusal(timeout(SOON, pool.acquire()).await.unwrap());
     assert_eq!(error.failure, AcquireFailure::Down, "{error}");
-    assert_eq!(find::<io::Error>(&error).unwrap().kind(), io::ErrorKind::ConnectionRefused);
-    assert!(error.waited >= Duration::from_millis(500), "it may have come back: {error}");
+    assert_eq!(
+        find::<io::Error>(&error).unwrap().kind(),
+        io::ErrorKind::ConnectionRefused
+    );
+    assert!(
+        error.waited >= Duration::from_millis(500),
+        "it may have come back: {error}"
+    );
     assert!(pool.stats().connect_failures >= 2, "tried again: {:?}", pool.stats());
 
     proxy.heal();
@@ -53,7 +64,10 @@ async fn a_server_that_takes_the_connection_and_says_nothing() {
     let rig = rig().await;
     let (proxy, options) = rig.proxy().await;
     proxy.hang_new();
-    let config = PoolConfig { connect_timeout: Duration::from_millis(200), ..impatient(2) };
+    let config = PoolConfig {
+        connect_timeout: Duration::from_millis(200),
+        ..impatient(2)
+    };
     let pool = Pool::builder(options, config).build().unwrap();
     let error = refusal(timeout(SOON, pool.acquire()).await.unwrap());
     assert_eq!(error.failure, AcquireFailure::Down, "{error}");
@@ -64,24 +78,40 @@ async fn a_server_that_takes_the_connection_and_says_nothing() {
 async fn wrong_password_at_once() {
     let server = Postgres::builder().password_auth("right").start().await.unwrap();
     let options = PgConnectOptions::from_str(&server.url()).unwrap().password("wrong");
-    let config = PoolConfig { acquire_timeout: Duration::from_secs(60), ..up_to(2) };
+    let config = PoolConfig {
+        acquire_timeout: Duration::from_secs(60),
+        ..up_to(2)
+    };
     let pool = Pool::builder(options, config).build().unwrap();
     for _ in 0..2 {
         let asked = Instant::now();
         let error = refusal(timeout(SOON, pool.acquire()).await.unwrap());
         assert_eq!(error.failure, AcquireFailure::Refused, "{error}");
         assert_eq!(sqlstate(&error).as_deref(), Some("28P01"), "{error}");
-        assert!(asked.elapsed() < Duration::from_secs(5), "waiting can't help: {:?}", asked.elapsed());
+        assert!(
+            asked.elapsed() < Duration::from_secs(5),
+            "waiting can't help: {:?}",
+            asked.elapsed()
+        );
     }
 }
 
 #[tokio::test]
 async fn no_such_database_at_once() {
     let rig = rig().await;
-    let config = PoolConfig { acquire_timeout: Duration::from_secs(60), ..up_to(2) };
-    let pool = Pool::builder(rig.options().database("no_such_database"), config).build().unwrap();
+    let config = PoolConfig {
+        acquire_timeout: Duration::from_secs(60),
+        ..up_to(2)
+    };
+    let pool = Pool::builder(rig.options().database("no_such_database"), config)
+        .build()
+        .unwrap();
     let error = refusal(timeout(SOON, pool.acquire()).await.unwrap());
-    assert_eq!((error.failure, sqlstate(&error).as_deref()), (AcquireFailure::Refused, Some("3D000")), "{error}");
+    assert_eq!(
+        (error.failure, sqlstate(&error).as_deref()),
+        (AcquireFailure::Refused, Some("3D000")),
+        "{error}"
+    );
     assert!(error.to_string().contains("no_such_database"), "{error}");
 }
 
@@ -89,7 +119,10 @@ async fn no_such_database_at_once() {
 async fn too_many_connections() {
     let server = Postgres::builder().max_connections(12).start().await.unwrap();
     let mut admin = server.admin().await.unwrap();
-    sqlx::raw_sql("CREATE ROLE app LOGIN").execute(&mut admin).await.unwrap();
+    sqlx::raw_sql("CREATE ROLE app LOGIN")
+        .execute(&mut admin)
+        .await
+        .unwrap();
     let options = PgConnectOptions::from_str(&server.url()).unwrap().username("app");
     let pool = Pool::builder(options, impatient(50)).build().unwrap();
     let mut leases = Vec::new();
@@ -111,7 +144,10 @@ async fn too_many_connections() {
 #[tokio::test]
 async fn exhausted_names_the_holders() {
     let rig = rig().await;
-    let pool = rig.pool(PoolConfig { acquire_timeout: Duration::from_millis(300), ..up_to(2) });
+    let pool = rig.pool(PoolConfig {
+        acquire_timeout: Duration::from_millis(300),
+        ..up_to(2)
+    });
     let first = pool.acquire().await.unwrap();
     let first_line = line!() - 1;
     // The order in the error is by time.
@@ -125,7 +161,10 @@ async fn exhausted_names_the_holders() {
     let site = longest.site.unwrap();
     assert!(site.file().ends_with("honest_errors.rs"), "{site}");
     assert_eq!(site.line(), first_line);
-    assert!(longest.held >= Duration::from_millis(300) && longest.held < SOON, "{longest}");
+    assert!(
+        longest.held >= Duration::from_millis(300) && longest.held < SOON,
+        "{longest}"
+    );
     assert_eq!(longest.backend_pid, Some(first.backend_pid()));
     let text = error.to_string();
     assert!(text.contains(&format!("honest_errors.rs:{first_line} for ")), "{text}");
@@ -137,7 +176,10 @@ async fn exhausted_names_the_holders() {
 async fn a_callers_own_deadline_is_kept() {
     use db_core::{Call, Source};
     let rig = rig().await;
-    let pool = rig.pool(PoolConfig { acquire_timeout: Duration::from_secs(60), ..up_to(1) });
+    let pool = rig.pool(PoolConfig {
+        acquire_timeout: Duration::from_secs(60),
+        ..up_to(1)
+    });
     let _held = pool.acquire().await.unwrap();
     let asked = Instant::now();
     let call = Call::here().with_deadline(asked + Duration::from_millis(100));
@@ -155,7 +197,10 @@ async fn one_attempt_serves_all_who_wait() {
     let pool = Pool::builder(options, impatient(4)).build().unwrap();
     let callers: Vec<_> = (0..100).map(|_| tokio::spawn(pool.acquire())).collect();
     for caller in callers {
-        assert_eq!(refusal(timeout(SOON, caller).await.unwrap().unwrap()).failure, AcquireFailure::Down);
+        assert_eq!(
+            refusal(timeout(SOON, caller).await.unwrap().unwrap()).failure,
+            AcquireFailure::Down
+        );
     }
     let failures = pool.stats().connect_failures;
     assert!(failures < 30, "{failures} attempts for 100 callers in 0.6 s");

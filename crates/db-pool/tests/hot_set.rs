@@ -14,7 +14,11 @@ use tokio::time::{sleep, timeout};
 async fn the_last_one_back_is_the_first_one_out() {
     let rig = rig().await;
     let pool = rig.pool(up_to(3));
-    let leases = [pool.acquire().await.unwrap(), pool.acquire().await.unwrap(), pool.acquire().await.unwrap()];
+    let leases = [
+        pool.acquire().await.unwrap(),
+        pool.acquire().await.unwrap(),
+        pool.acquire().await.unwrap(),
+    ];
     let pids = leases.each_ref().map(|lease| lease.backend_pid());
     let [a, b, c] = leases;
     drop(b);
@@ -22,7 +26,11 @@ async fn the_last_one_back_is_the_first_one_out() {
     drop(a);
     assert_eq!(pool.acquire().await.unwrap().backend_pid(), pids[0]);
     let hot = pool.acquire().await.unwrap();
-    assert_eq!(hot.backend_pid(), pids[0], "and again: no other one is woken for nothing");
+    assert_eq!(
+        hot.backend_pid(),
+        pids[0],
+        "and again: no other one is woken for nothing"
+    );
     assert_eq!(pool.acquire().await.unwrap().backend_pid(), pids[2]);
 }
 
@@ -30,7 +38,11 @@ async fn the_last_one_back_is_the_first_one_out() {
 async fn shrinks_to_the_minimum_under_light_load() {
     let rig = rig().await;
     let idle_timeout = Some(Duration::from_millis(300));
-    let pool = rig.pool(PoolConfig { min_connections: 2, idle_timeout, ..up_to(6) });
+    let pool = rig.pool(PoolConfig {
+        min_connections: 2,
+        idle_timeout,
+        ..up_to(6)
+    });
     warm(&pool, 6).await;
     let hot = pool.acquire().await.unwrap().backend_pid();
     // One caller at a time goes on: in a FIFO pool every connection would stay fresh.
@@ -40,7 +52,11 @@ async fn shrinks_to_the_minimum_under_light_load() {
     })
     .await;
     assert_eq!(pool.stats().closed_for(CloseReason::Idle), 4);
-    assert_eq!(pool.acquire().await.unwrap().backend_pid(), hot, "the one in use has stayed");
+    assert_eq!(
+        pool.acquire().await.unwrap().backend_pid(),
+        hot,
+        "the one in use has stayed"
+    );
     // Not below, however long nobody comes.
     sleep(Duration::from_millis(700)).await;
     assert_eq!(pool.stats().size, 2);
@@ -54,7 +70,11 @@ async fn the_minimum_is_opened_side_by_side() {
     let (proxy, options) = rig.proxy().await;
     // No handshake is done before all of them have begun.
     proxy.delay(Direction::ToClient, Duration::from_millis(500));
-    let config = PoolConfig { min_connections: 4, connect_parallelism: 4, ..up_to(8) };
+    let config = PoolConfig {
+        min_connections: 4,
+        connect_parallelism: 4,
+        ..up_to(8)
+    };
     let pool = Pool::builder(options, config).build().unwrap();
     let first = tokio::spawn(pool.acquire());
     // Four, and the control connection.
@@ -71,12 +91,19 @@ async fn attempts_side_by_side_are_bounded() {
     let rig = rig().await;
     let (proxy, options) = rig.proxy().await;
     proxy.hang_new();
-    let config = PoolConfig { connect_parallelism: 3, ..up_to(20) };
+    let config = PoolConfig {
+        connect_parallelism: 3,
+        ..up_to(20)
+    };
     let pool = Pool::builder(options, config).build().unwrap();
     let callers: Vec<_> = (0..20).map(|_| tokio::spawn(pool.acquire())).collect();
     until("some have begun", async || proxy.counters().accepted >= 4).await;
     sleep(Duration::from_millis(100)).await;
-    assert_eq!((pool.stats().dialing, proxy.counters().accepted), (3, 4), "three, and the control connection");
+    assert_eq!(
+        (pool.stats().dialing, proxy.counters().accepted),
+        (3, 4),
+        "three, and the control connection"
+    );
     proxy.heal();
     let mut leases = Vec::new();
     for caller in callers {
@@ -90,7 +117,11 @@ async fn the_minimum_comes_back_after_a_kill() {
     let rig = rig().await;
     let mut admin = rig.admin().await;
     let validate_after = Duration::from_millis(20);
-    let pool = rig.pool(PoolConfig { min_connections: 3, validate_after, ..up_to(5) });
+    let pool = rig.pool(PoolConfig {
+        min_connections: 3,
+        validate_after,
+        ..up_to(5)
+    });
     drop(pool.acquire().await.unwrap());
     until("the minimum is there", async || pool.stats().idle == 3).await;
     let mut leases = Vec::new();
@@ -107,7 +138,11 @@ async fn the_minimum_comes_back_after_a_kill() {
     drop(timeout(SOON, pool.acquire()).await.unwrap().unwrap());
     until("the minimum is there again", async || pool.stats().idle == 3).await;
     let stats = pool.stats();
-    assert_eq!((stats.connects, stats.closed_for(CloseReason::Invalid)), (6, 3), "{stats:?}");
+    assert_eq!(
+        (stats.connects, stats.closed_for(CloseReason::Invalid)),
+        (6, 3),
+        "{stats:?}"
+    );
 }
 
 #[tokio::test]
@@ -125,7 +160,11 @@ async fn lifetimes_end_apart() {
         log.all()
             .into_iter()
             .filter_map(|event| match event {
-                Event::Closed { reason: CloseReason::Lifetime, age, .. } => Some(age),
+                Event::Closed {
+                    reason: CloseReason::Lifetime,
+                    age,
+                    ..
+                } => Some(age),
                 _ => None,
             })
             .collect()
@@ -145,7 +184,11 @@ async fn lifetimes_end_apart() {
 async fn the_lifetime_is_checked_at_acquire() {
     let rig = rig().await;
     let max_lifetime = Some(Duration::from_millis(300));
-    let pool = rig.pool(PoolConfig { max_lifetime, lifetime_jitter: 0.0, ..up_to(1) });
+    let pool = rig.pool(PoolConfig {
+        max_lifetime,
+        lifetime_jitter: 0.0,
+        ..up_to(1)
+    });
     let lease = pool.acquire().await.unwrap();
     let pid = lease.backend_pid();
     drop(lease);
@@ -161,11 +204,19 @@ async fn the_lifetime_is_checked_at_acquire() {
 async fn the_lifetime_is_checked_at_release() {
     let rig = rig().await;
     let max_lifetime = Some(Duration::from_millis(200));
-    let pool = rig.pool(PoolConfig { max_lifetime, lifetime_jitter: 0.0, ..up_to(1) });
+    let pool = rig.pool(PoolConfig {
+        max_lifetime,
+        lifetime_jitter: 0.0,
+        ..up_to(1)
+    });
     let lease = pool.acquire().await.unwrap();
     sleep(Duration::from_millis(250)).await;
     assert_eq!(pool.stats().size, 1, "a lease in use is left alone");
     drop(lease);
     let stats = pool.stats();
-    assert_eq!((stats.idle, stats.closed_for(CloseReason::Lifetime)), (0, 1), "{stats:?}");
+    assert_eq!(
+        (stats.idle, stats.closed_for(CloseReason::Lifetime)),
+        (0, 1),
+        "{stats:?}"
+    );
 }

@@ -14,13 +14,19 @@ async fn transactions_of_sqlx_count_and_come_back() {
     let rig = rig().await;
     let mut admin = rig.admin().await;
     admin.run("CREATE TABLE t (n int)").await;
-    let pool = rig.pool(PoolConfig { acquire_timeout: Duration::from_millis(500), ..up_to(2) });
+    let pool = rig.pool(PoolConfig {
+        acquire_timeout: Duration::from_millis(500),
+        ..up_to(2)
+    });
     for committed in [true, false] {
         let mut first = pool.begin_inner(&Call::here()).await.unwrap();
         let second = pool.begin_inner(&Call::here()).await.unwrap();
         assert_eq!(pool.stats().lent, 2);
         assert_eq!(refusal(pool.acquire().await).failure, AcquireFailure::TimedOut);
-        sqlx::raw_sql("INSERT INTO t VALUES (1)").execute(&mut *first).await.unwrap();
+        sqlx::raw_sql("INSERT INTO t VALUES (1)")
+            .execute(&mut *first)
+            .await
+            .unwrap();
         if committed {
             first.commit().await.unwrap();
         } else {
@@ -76,7 +82,10 @@ async fn connections_that_break_or_are_detached_are_noticed() {
     let mut admin = rig.admin().await;
     let pool = rig.pool(up_to(2));
     let mut broken = pool.begin_inner(&Call::here()).await.unwrap();
-    let pid: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut *broken).await.unwrap();
+    let pid: i32 = sqlx::query_scalar("SELECT pg_backend_pid()")
+        .fetch_one(&mut *broken)
+        .await
+        .unwrap();
     admin.terminate(pid).await;
     drop(sqlx::raw_sql("SELECT 1").execute(&mut *broken).await);
     drop(broken);
@@ -85,7 +94,10 @@ async fn connections_that_break_or_are_detached_are_noticed() {
     lent.taken_over();
     drop(detached.detach());
     // Within the acquire timeout: a caller must not fail for places that nobody has.
-    let leases = [timeout(SOON, pool.acquire()).await.unwrap().unwrap(), timeout(SOON, pool.acquire()).await.unwrap().unwrap()];
+    let leases = [
+        timeout(SOON, pool.acquire()).await.unwrap().unwrap(),
+        timeout(SOON, pool.acquire()).await.unwrap().unwrap(),
+    ];
     assert_eq!(pool.stats().lent, 0);
     drop(leases);
 }
@@ -108,9 +120,16 @@ async fn an_abandoned_begin_gives_its_place_back_once() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         drop(begin);
-        until("it is back", async || pool.stats().lent <= 1 && pool.inner().size() <= 1).await;
+        until("it is back", async || {
+            pool.stats().lent <= 1 && pool.inner().size() <= 1
+        })
+        .await;
         tokio::time::sleep(Duration::from_millis(20)).await;
-        assert_eq!(pool.stats().lent, 1, "after {polls} polls the other one still has its place");
+        assert_eq!(
+            pool.stats().lent,
+            1,
+            "after {polls} polls the other one still has its place"
+        );
     }
     let lease = timeout(SOON, pool.acquire()).await.unwrap().unwrap();
     until("no more than the budget", async || admin.sessions().await == 3).await;

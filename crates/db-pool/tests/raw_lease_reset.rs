@@ -14,23 +14,47 @@ use tokio::time::timeout;
 const STAINS: &[(&str, &str)] = &[
     ("SET work_mem = '1234kB'", "SHOW work_mem"),
     ("SET search_path = pg_catalog", "SHOW search_path"),
-    ("SET default_transaction_read_only = on", "SHOW default_transaction_read_only"),
-    ("SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZABLE", "SHOW default_transaction_isolation"),
-    ("SELECT set_config('app.tenant', 'other', false)", "SELECT coalesce(nullif(current_setting('app.tenant', true), ''), 'none')"),
+    (
+        "SET default_transaction_read_only = on",
+        "SHOW default_transaction_read_only",
+    ),
+    (
+        "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZABLE",
+        "SHOW default_transaction_isolation",
+    ),
+    (
+        "SELECT set_config('app.tenant', 'other', false)",
+        "SELECT coalesce(nullif(current_setting('app.tenant', true), ''), 'none')",
+    ),
     ("SET ROLE pg_monitor", "SELECT current_user::text"),
-    ("SET SESSION AUTHORIZATION pg_monitor", "SELECT session_user || '/' || current_user"),
-    ("CREATE TEMP TABLE stain (n int)", "SELECT to_regclass('pg_temp.stain')::text"),
+    (
+        "SET SESSION AUTHORIZATION pg_monitor",
+        "SELECT session_user || '/' || current_user",
+    ),
+    (
+        "CREATE TEMP TABLE stain (n int)",
+        "SELECT to_regclass('pg_temp.stain')::text",
+    ),
     ("LISTEN stain", "SELECT count(*)::text FROM pg_listening_channels()"),
     (
         "SELECT pg_advisory_lock(4711); SELECT pg_advisory_lock_shared(4712)",
         "SELECT count(*)::text FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()",
     ),
-    ("BEGIN; DECLARE stain CURSOR WITH HOLD FOR SELECT 1; COMMIT", "SELECT count(*)::text FROM pg_cursors"),
+    (
+        "BEGIN; DECLARE stain CURSOR WITH HOLD FOR SELECT 1; COMMIT",
+        "SELECT count(*)::text FROM pg_cursors",
+    ),
     // In a transaction everything above must be undone too, and the transaction itself.
     ("BEGIN", "SELECT (now() <> statement_timestamp())::text"),
     ("BEGIN; SET LOCAL work_mem = '1234kB'; LISTEN stain", "SHOW work_mem"),
-    ("BEGIN; CREATE TEMP TABLE stain (n int)", "SELECT to_regclass('pg_temp.stain')::text"),
-    ("BEGIN; SAVEPOINT a; SAVEPOINT b", "SELECT (now() <> statement_timestamp())::text"),
+    (
+        "BEGIN; CREATE TEMP TABLE stain (n int)",
+        "SELECT to_regclass('pg_temp.stain')::text",
+    ),
+    (
+        "BEGIN; SAVEPOINT a; SAVEPOINT b",
+        "SELECT (now() <> statement_timestamp())::text",
+    ),
 ];
 
 #[tokio::test]
@@ -40,7 +64,11 @@ async fn nothing_survives_to_the_next_caller() {
         let mut lease = pool.1.acquire().await.unwrap();
         let (pid, before) = (lease.backend_pid(), text(&mut lease, question).await);
         run(&mut lease, stain).await;
-        assert_ne!((stain, text(&mut lease, question).await), (stain, before.clone()), "the question shows the stain");
+        assert_ne!(
+            (stain, text(&mut lease, question).await),
+            (stain, before.clone()),
+            "the question shows the stain"
+        );
         drop(lease);
 
         let mut next = timeout(SOON, pool.1.acquire()).await.unwrap().unwrap();
@@ -82,7 +110,10 @@ async fn a_forgotten_sqlx_transaction_does_not_leave_its_depth_behind() {
     drop(lease);
     let mut next = timeout(SOON, pool.acquire()).await.unwrap().unwrap();
     let mut tx = next.begin().await.unwrap();
-    sqlx::raw_sql("INSERT INTO t VALUES (1)").execute(&mut *tx).await.unwrap();
+    sqlx::raw_sql("INSERT INTO t VALUES (1)")
+        .execute(&mut *tx)
+        .await
+        .unwrap();
     tx.commit().await.unwrap();
     assert_eq!(rig.admin().await.number("SELECT count(*) FROM t").await, 1);
 }
@@ -95,7 +126,10 @@ async fn a_dropped_transaction_and_half_read_rows_are_cleaned_up() {
     let pid = lease.backend_pid();
     {
         let mut tx = lease.begin().await.unwrap();
-        sqlx::raw_sql("INSERT INTO t VALUES (1)").execute(&mut *tx).await.unwrap();
+        sqlx::raw_sql("INSERT INTO t VALUES (1)")
+            .execute(&mut *tx)
+            .await
+            .unwrap();
         let mut rows = sqlx::query_scalar::<_, i32>("SELECT generate_series(1, 100000)").fetch(&mut *tx);
         assert_eq!(futures_util::TryStreamExt::try_next(&mut rows).await.unwrap(), Some(1));
     }
@@ -130,7 +164,10 @@ async fn the_settings_of_the_start_survive() {
         let mut lease = timeout(SOON, pool.acquire()).await.unwrap().unwrap();
         pids.insert(lease.backend_pid());
         for (name, value) in settings {
-            assert_eq!((name, text(&mut lease, &format!("SHOW {name}")).await.as_str()), (name, value));
+            assert_eq!(
+                (name, text(&mut lease, &format!("SHOW {name}")).await.as_str()),
+                (name, value)
+            );
         }
         if let Some(value) = overwritten {
             for (name, _) in settings.iter().filter(|(name, _)| *name != "work_mem") {
@@ -149,7 +186,11 @@ async fn prepared_statements_stay_prepared() {
     let mut counts = Vec::new();
     for round in 0..5 {
         let mut lease = timeout(SOON, pool.acquire()).await.unwrap().unwrap();
-        let n: i32 = sqlx::query_scalar("SELECT $1::int4 + 1").bind(round).fetch_one(&mut *lease).await.unwrap();
+        let n: i32 = sqlx::query_scalar("SELECT $1::int4 + 1")
+            .bind(round)
+            .fetch_one(&mut *lease)
+            .await
+            .unwrap();
         assert_eq!(n, round + 1);
         run(&mut lease, "SET work_mem = '1234kB'").await;
         counts.push(text(&mut lease, prepared).await);

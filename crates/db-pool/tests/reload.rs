@@ -36,7 +36,11 @@ async fn a_smaller_maximum_applies_as_leases_come_back() {
     assert_eq!(pool.stats().size, 4, "nobody is interrupted");
     drop(leases);
     let stats = pool.stats();
-    assert_eq!((stats.size, stats.idle, stats.closed_for(CloseReason::Shrunk)), (2, 2, 2), "{stats:?}");
+    assert_eq!(
+        (stats.size, stats.idle, stats.closed_for(CloseReason::Shrunk)),
+        (2, 2, 2),
+        "{stats:?}"
+    );
 }
 
 #[tokio::test]
@@ -56,7 +60,11 @@ async fn a_larger_minimum_is_opened() {
     let rig = rig().await;
     let pool = rig.pool(up_to(4));
     warm(&pool, 1).await;
-    pool.reload(PoolConfig { min_connections: 3, ..up_to(4) }).unwrap();
+    pool.reload(PoolConfig {
+        min_connections: 3,
+        ..up_to(4)
+    })
+    .unwrap();
     until("opened", async || pool.stats().idle == 3).await;
 }
 
@@ -76,19 +84,32 @@ async fn another_endpoint_ends_the_connections_to_the_old_one() {
     let pool = old.pool(up_to(3));
     warm(&pool, 3).await;
     let mut held = pool.acquire().await.unwrap();
-    let session = SessionConfig { application_name: "moved".to_owned(), ..SessionConfig::default() };
+    let session = SessionConfig {
+        application_name: "moved".to_owned(),
+        ..SessionConfig::default()
+    };
     pool.set_endpoint(new.options(), session);
 
     // The one in use is left alone until it comes back.
-    assert_eq!(text(&mut held, "SELECT current_database()::text").await, old.database.name());
+    assert_eq!(
+        text(&mut held, "SELECT current_database()::text").await,
+        old.database.name()
+    );
     for _ in 0..2 {
         let mut lease = timeout(SOON, pool.acquire()).await.unwrap().unwrap();
-        let here = text(&mut lease, "SELECT current_database() || ' ' || current_setting('application_name')").await;
+        let here = text(
+            &mut lease,
+            "SELECT current_database() || ' ' || current_setting('application_name')",
+        )
+        .await;
         assert_eq!(here, format!("{} moved", new.database.name()));
     }
     drop(held);
     let mut admin = old.admin().await;
-    until("nobody is at the old one", async || pool.stats().closed_for(CloseReason::Epoch) == 3).await;
+    until("nobody is at the old one", async || {
+        pool.stats().closed_for(CloseReason::Epoch) == 3
+    })
+    .await;
     // The control connection moves when it is next needed.
     until("the old server has let them go", async || admin.sessions().await <= 1).await;
 }
@@ -103,7 +124,10 @@ async fn cancelling_works_at_the_new_endpoint() {
     let server = Postgres::start().await.unwrap();
     let pool = old.pool(up_to(1));
     warm(&pool, 1).await;
-    pool.set_endpoint(PgConnectOptions::from_str(&server.url()).unwrap(), SessionConfig::default());
+    pool.set_endpoint(
+        PgConnectOptions::from_str(&server.url()).unwrap(),
+        SessionConfig::default(),
+    );
     let mut lease = timeout(SOON, pool.acquire()).await.unwrap().unwrap();
     let running = sqlx::raw_sql("SELECT pg_sleep(60)").execute(&mut *lease);
     assert!(timeout(Duration::from_millis(100), running).await.is_err());

@@ -15,12 +15,20 @@ use tokio::{
 fn runtimes() -> [Runtime; 2] {
     [
         Builder::new_current_thread().enable_all().build().unwrap(),
-        Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap(),
+        Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap(),
     ]
 }
 
 fn on<F: Future>(future: F) -> F::Output {
-    Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+    Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(future)
 }
 
 /// Leases in every condition.

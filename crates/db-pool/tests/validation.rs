@@ -15,7 +15,10 @@ const SYNC: u64 = 5;
 async fn setup(validate_after: Duration) -> (Rig, FaultProxy, Pool) {
     let rig = rig().await;
     let (proxy, options) = rig.proxy().await;
-    let config = PoolConfig { validate_after, ..up_to(1) };
+    let config = PoolConfig {
+        validate_after,
+        ..up_to(1)
+    };
     let pool = Pool::builder(options, config).build().unwrap();
     warm(&pool, 1).await;
     // The control connection's handshake would be counted otherwise.

@@ -112,7 +112,7 @@ where
 {
     match Attempts::begin(&policy.shared, call) {
         None => attempt().await,
-        Some(attempts) => drive(attempts, |error: &E, _| trouble(error), attempt).await,
+        Some(mut attempts) => drive(&mut attempts, |error: &E, _| trouble(error), attempt).await,
     }
 }
 

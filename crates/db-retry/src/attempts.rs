@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 
 /// Runs `attempt` until it succeeds or is given up. The only retry loop there is.
 pub(crate) async fn drive<T, E, F, A>(
-    mut attempts: Attempts<'_>,
+    attempts: &mut Attempts<'_>,
     judge: impl Fn(&E, u32) -> Trouble,
     mut attempt: A,
 ) -> Result<T, E>

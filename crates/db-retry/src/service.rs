@@ -21,9 +21,9 @@ impl<S: Service<Op>, Op: Operation + ?Sized> Service<Op> for Retry<S> {
     async fn call(&self, call: &Call, op: &Op) -> Result<Op::Output> {
         match Attempts::begin(&self.policy.shared, call) {
             None => self.inner.call(call, op).await,
-            Some(attempts) => {
+            Some(mut attempts) => {
                 let judge = |error: &Error, failed| self.judge(call, op, error, failed);
-                drive(attempts, judge, || self.inner.call(call, op)).await
+                drive(&mut attempts, judge, || self.inner.call(call, op)).await
             }
         }
     }

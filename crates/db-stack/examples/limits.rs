@@ -5,10 +5,17 @@ use std::time::{Duration, Instant};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let db = Db::builder().url(&std::env::var("DATABASE_URL")?).max_connections(1).connect().await?;
+    let db = Db::builder()
+        .url(&std::env::var("DATABASE_URL")?)
+        .max_connections(1)
+        .connect()
+        .await?;
 
     let since = Instant::now();
-    let error = sqlx::query("SELECT pg_sleep(30)").execute(&db.class(QueryClass::Instant)).await.unwrap_err();
+    let error = sqlx::query("SELECT pg_sleep(30)")
+        .execute(&db.class(QueryClass::Instant))
+        .await
+        .unwrap_err();
     println!("after {:?}: {error}", since.elapsed());
     let since = Instant::now();
     let one: i32 = sqlx::query_scalar("SELECT 1").fetch_one(&db).await?;

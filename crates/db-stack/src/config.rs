@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use db_core::config::{Checks, InvalidConfig};
 use db_pool::{PoolConfig, SessionConfig};
-use db_timeout::TimeoutConfig;
+pub use db_timeout::{AdaptiveConfig, ClassLimits, TimeoutConfig};
 use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgConnectOptions;
 
@@ -20,9 +20,7 @@ mod url;
 
 pub use connection::{ConnectionConfig, SslMode};
 pub use keys::{KEYS, REPORT_NAMES};
-pub use layers::{
-    CacheConfig, HealthConfig, LeakConfig, RetryConfig, SlowQueryConfig, TransactionConfig,
-};
+pub use layers::{CacheConfig, HealthConfig, LeakConfig, RetryConfig, SlowQueryConfig, TransactionConfig};
 pub use load::{Loader, Setting};
 pub use reference::{KeyDoc, Kind, render_reference};
 pub use secret::Secret;

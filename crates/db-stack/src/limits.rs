@@ -14,7 +14,10 @@ pub(crate) struct Limits {
 
 impl Limits {
     pub(crate) fn new(inner: &Arc<Inner>, call: Call) -> Self {
-        Self { timeouts: inner.timeouts.clone(), call }
+        Self {
+            timeouts: inner.timeouts.clone(),
+            call,
+        }
     }
 
     pub(crate) fn call(&self) -> &Call {
@@ -35,6 +38,8 @@ impl Limits {
 
 impl fmt::Debug for Limits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Limits").field("class", &self.call.class).finish_non_exhaustive()
+        f.debug_struct("Limits")
+            .field("class", &self.call.class)
+            .finish_non_exhaustive()
     }
 }

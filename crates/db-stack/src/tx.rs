@@ -30,14 +30,18 @@ impl Tx {
     pub(crate) async fn begin_on(mut lease: PoolLease, limits: Limits, statement: Option<SqlStr>) -> Result<Self> {
         // In flight from here to the end: dropped at any point, the lease is cancelled, drained and rolled back.
         let pg = lease.start();
-        let begun = limits.around(None, async { Ok(PgTransactionManager::begin(pg, statement).await?) }).await;
+        let begun = limits
+            .around(None, async { Ok(PgTransactionManager::begin(pg, statement).await?) })
+            .await;
         if let Err(error) = begun {
             if !matches!(error, Error::Timeout(_)) {
                 lease.settle(LeaseState::after(&error));
             }
             return Err(error);
         }
-        Ok(Self { conn: TxConn::new(lease, limits) })
+        Ok(Self {
+            conn: TxConn::new(lease, limits),
+        })
     }
 
     /// Commits, in one round trip unless the transaction was touched raw.
@@ -64,7 +68,11 @@ impl Tx {
         match committed.await {
             // Refused before it was sent: a limit that had passed already.
             Err(Error::Timeout(timeout)) if timeout.sent == Sent::No => return Err(Error::Timeout(timeout)),
-            Err(error @ Error::Timeout(_)) => return Err(Error::CommitUnknown { source: Box::new(error) }),
+            Err(error @ Error::Timeout(_)) => {
+                return Err(Error::CommitUnknown {
+                    source: Box::new(error),
+                });
+            }
             committed => committed?,
         }
         self.conn.settle();

@@ -93,7 +93,11 @@ impl Drop for Progress<'_> {
 
 impl TxConn {
     pub(crate) fn new(lease: PoolLease, limits: Limits) -> Self {
-        Self { lease, status: Status::default(), limits }
+        Self {
+            lease,
+            status: Status::default(),
+            limits,
+        }
     }
 
     /// The transaction has ended: says how the lease is left.
@@ -104,10 +108,7 @@ impl TxConn {
     }
 
     /// The connection for one statement, unless the transaction can't go on.
-    fn begin_statement(
-        &mut self,
-        statement: Option<&Statement>,
-    ) -> Result<(Progress<'_>, &mut PgConnection, &Limits)> {
+    fn begin_statement(&mut self, statement: Option<&Statement>) -> Result<(Progress<'_>, &mut PgConnection, &Limits)> {
         if self.status.cancelled {
             return Err(TransactionAborted::StatementCancelled.into());
         }

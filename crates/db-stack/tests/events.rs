@@ -19,14 +19,29 @@ async fn tells_what_happens() {
     let sleeping = sqlx::query("SELECT pg_sleep(60)").execute(&db);
     assert!(timeout(Duration::from_millis(50), sleeping).await.is_err());
     let second = timeout(SOON, events.next()).await.unwrap().unwrap();
-    assert!(matches!(second, Event::Quarantined { in_flight: true, .. }), "{second:?}");
+    assert!(
+        matches!(second, Event::Quarantined { in_flight: true, .. }),
+        "{second:?}"
+    );
     timeout(SOON, db.close()).await.unwrap();
     let mut rest = Vec::new();
     while let Some(event) = events.try_next() {
         rest.push(event);
     }
-    assert!(rest.iter().any(|event| matches!(event, Event::Closed { reason: CloseReason::Closed, .. })), "{rest:?}");
-    assert!(matches!(rest.last(), Some(Event::PoolClosed { still_out: 0 })), "{rest:?}");
+    assert!(
+        rest.iter().any(|event| matches!(
+            event,
+            Event::Closed {
+                reason: CloseReason::Closed,
+                ..
+            }
+        )),
+        "{rest:?}"
+    );
+    assert!(
+        matches!(rest.last(), Some(Event::PoolClosed { still_out: 0 })),
+        "{rest:?}"
+    );
 }
 
 #[tokio::test]
@@ -48,7 +63,10 @@ async fn a_reader_that_does_not_read_costs_a_bounded_backlog() {
     }
     // And it goes on hearing.
     db.reload(db.config().as_ref().clone()).unwrap();
-    assert!(matches!(timeout(SOON, slow.next()).await.unwrap(), Some(Event::Reloaded)));
+    assert!(matches!(
+        timeout(SOON, slow.next()).await.unwrap(),
+        Some(Event::Reloaded)
+    ));
 }
 
 #[tokio::test]
@@ -59,6 +77,10 @@ async fn it_ends_with_the_database() {
     sqlx::query("SELECT 1").execute(&db).await.unwrap();
     quiet(&db).await;
     drop(db);
-    until("it has ended", async || timeout(Duration::from_millis(50), events.next()).await.is_ok_and(|event| event.is_none()))
-        .await;
+    until("it has ended", async || {
+        timeout(Duration::from_millis(50), events.next())
+            .await
+            .is_ok_and(|event| event.is_none())
+    })
+    .await;
 }

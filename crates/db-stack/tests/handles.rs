@@ -88,7 +88,14 @@ async fn generic_code_takes_it() {
     let stats = quiet(&db).await;
     assert!(stats.size <= 2, "{stats:?}");
     // As a trait object's owner would hold it.
-    let tasks: Vec<_> = (0..4).map(|_| tokio::spawn({ let db = db.clone(); async move { by_executor(&db).await } })).collect();
+    let tasks: Vec<_> = (0..4)
+        .map(|_| {
+            tokio::spawn({
+                let db = db.clone();
+                async move { by_executor(&db).await }
+            })
+        })
+        .collect();
     for task in tasks {
         assert_eq!(task.await.unwrap(), 1);
     }
@@ -103,7 +110,10 @@ fn lazy_needs_no_runtime_and_no_server() {
     let other = lazy.class(QueryClass::Slow);
     drop(lazy);
     assert!(!other.is_closed());
-    assert!(matches!(Db::connect_lazy("not a url"), Err(Error::Config(_) | Error::Client(_))));
+    assert!(matches!(
+        Db::connect_lazy("not a url"),
+        Err(Error::Config(_) | Error::Client(_))
+    ));
 }
 
 #[tokio::test]
@@ -124,13 +134,24 @@ async fn connecting_to_nothing_fails_with_the_io_error() {
     let options = PgConnectOptions::from_str(&proxy.through(&rig.database.url())).unwrap();
     let limit = Duration::from_millis(500);
     let since = Instant::now();
-    let connecting = builder(options, 1).configure(|config| config.pool.acquire_timeout = limit).connect();
+    let connecting = builder(options, 1)
+        .configure(|config| config.pool.acquire_timeout = limit)
+        .connect();
     let error = timeout(SOON, connecting).await.unwrap().unwrap_err();
-    assert!(since.elapsed() < limit + Duration::from_secs(2), "{:?}", since.elapsed());
-    assert!(matches!(&error, Error::Acquire(why) if why.failure == AcquireFailure::Down), "{error:?}");
+    assert!(
+        since.elapsed() < limit + Duration::from_secs(2),
+        "{:?}",
+        since.elapsed()
+    );
+    assert!(
+        matches!(&error, Error::Acquire(why) if why.failure == AcquireFailure::Down),
+        "{error:?}"
+    );
     // And for a caller that knows only sqlx: an I/O error, with the reason behind it.
     let error = sqlx::Error::from(error);
-    let sqlx::Error::Io(io) = &error else { panic!("{error:?}") };
+    let sqlx::Error::Io(io) = &error else {
+        panic!("{error:?}")
+    };
     assert_eq!(io.kind(), io::ErrorKind::ConnectionRefused);
     let mut reason = error.source();
     let mut chain = Vec::new();
@@ -138,7 +159,10 @@ async fn connecting_to_nothing_fails_with_the_io_error() {
         chain.push(error.to_string());
         reason = error.source();
     }
-    assert!(chain.iter().any(|text| text.to_lowercase().contains("refused")), "{chain:?}");
+    assert!(
+        chain.iter().any(|text| text.to_lowercase().contains("refused")),
+        "{chain:?}"
+    );
 }
 
 #[tokio::test]
@@ -148,14 +172,20 @@ async fn connect_with_waits_for_the_first_connection() {
     assert!(db.size() >= 1);
     let nowhere = Db::connect_with(rig.options().database("no_such_database"));
     let error = timeout(SOON, nowhere).await.unwrap().unwrap_err();
-    assert!(matches!(&error, Error::Acquire(why) if why.failure == AcquireFailure::Refused), "{error:?}");
+    assert!(
+        matches!(&error, Error::Acquire(why) if why.failure == AcquireFailure::Refused),
+        "{error:?}"
+    );
 }
 
 /// As `#[sqlx::test]` hands a pool to a test, with a schema of its own set by a hook.
 #[tokio::test]
 async fn from_a_pool_with_a_hook() {
     let rig = rig().await;
-    rig.admin().await.run("CREATE SCHEMA mine; CREATE TABLE mine.thing (n int)").await;
+    rig.admin()
+        .await
+        .run("CREATE SCHEMA mine; CREATE TABLE mine.thing (n int)")
+        .await;
     let pool = PgPoolOptions::new()
         .max_connections(2)
         .after_connect(|conn, _| Box::pin(async move { conn.execute("SET search_path = mine").await.map(drop) }))
@@ -165,41 +195,67 @@ async fn from_a_pool_with_a_hook() {
     for _ in 0..3 {
         sqlx::query("INSERT INTO thing VALUES (1)").execute(&db).await.unwrap();
         let mut tx = timeout(SOON, db.begin()).await.unwrap().unwrap();
-        sqlx::query("INSERT INTO thing VALUES (2)").execute(&mut *tx).await.unwrap();
+        sqlx::query("INSERT INTO thing VALUES (2)")
+            .execute(&mut *tx)
+            .await
+            .unwrap();
         tx.commit().await.unwrap();
         // Raw, and reset on its way back.
         let mut lease = timeout(SOON, db.acquire()).await.unwrap().unwrap();
-        sqlx::query("SET search_path = public").execute(&mut *lease).await.unwrap();
+        sqlx::query("SET search_path = public")
+            .execute(&mut *lease)
+            .await
+            .unwrap();
         drop(lease);
         quiet(&db).await;
     }
     assert_eq!(rig.admin().await.number("SELECT sum(n) FROM mine.thing").await, 9);
-    assert_eq!((pool.size(), pool.is_closed()), (0, false), "the sqlx pool is left alone");
+    assert_eq!(
+        (pool.size(), pool.is_closed()),
+        (0, false),
+        "the sqlx pool is left alone"
+    );
     // What only an sqlx pool can make has the hook too.
     let mut tx = Acquire::begin(&db).await.unwrap();
-    let path: String = sqlx::query_scalar("SHOW search_path").fetch_one(&mut *tx).await.unwrap();
+    let path: String = sqlx::query_scalar("SHOW search_path")
+        .fetch_one(&mut *tx)
+        .await
+        .unwrap();
     assert_eq!(path, "mine");
 }
 
 #[tokio::test]
 async fn copy_counts_and_comes_back() {
     let rig = rig().await.with_table().await;
-    let db = rig.builder(1).configure(|config| config.pool.acquire_timeout = Duration::from_millis(400)).build().unwrap();
+    let db = rig
+        .builder(1)
+        .configure(|config| config.pool.acquire_timeout = Duration::from_millis(400))
+        .build()
+        .unwrap();
     let mut copy = db.copy_in_raw("COPY t FROM STDIN").await.unwrap();
     assert_eq!(db.stats().lent, 1);
     copy.send(&b"1\n2\n"[..]).await.unwrap();
     let busy = Error::from(sqlx::query("SELECT 1").execute(&db).await.unwrap_err());
-    assert!(matches!(&busy, Error::Acquire(why) if why.failure == AcquireFailure::TimedOut), "{busy:?}");
+    assert!(
+        matches!(&busy, Error::Acquire(why) if why.failure == AcquireFailure::TimedOut),
+        "{busy:?}"
+    );
     assert_eq!(copy.finish().await.unwrap(), 2);
     until("it is back", async || db.stats().lent == 0).await;
     // Abandoned: nothing is copied.
-    let mut copy = timeout(SOON, db.copy_in_raw("COPY t FROM STDIN")).await.unwrap().unwrap();
+    let mut copy = timeout(SOON, db.copy_in_raw("COPY t FROM STDIN"))
+        .await
+        .unwrap()
+        .unwrap();
     copy.send(&b"3\n"[..]).await.unwrap();
     drop(copy);
     until("it is back", async || db.stats().lent == 0).await;
     assert_eq!(by_executor(&db).await, 1);
     assert_eq!(rig.admin().await.rows().await, [1, 2]);
-    let out = timeout(SOON, db.copy_out_raw("COPY t TO STDOUT")).await.unwrap().unwrap();
+    let out = timeout(SOON, db.copy_out_raw("COPY t TO STDOUT"))
+        .await
+        .unwrap()
+        .unwrap();
     let text: Vec<_> = out.try_collect().await.unwrap();
     assert_eq!(text.concat(), b"1\n2\n");
     until("it is back", async || db.stats().lent == 0).await;
@@ -224,33 +280,32 @@ async fn prepare_and_describe_leave_the_lease_clean() {
     use sqlx::{Column, SqlSafeStr, Statement};
     let rig = rig().await.with_table().await;
     let db = rig.db(1);
-    let prepared = (&db).prepare("SELECT n, $1::text AS x FROM t".into_sql_str()).await.unwrap();
-    assert_eq!(prepared.columns().iter().map(|column| column.name()).collect::<Vec<_>>(), ["n", "x"]);
+    let prepared = (&db)
+        .prepare("SELECT n, $1::text AS x FROM t".into_sql_str())
+        .await
+        .unwrap();
+    assert_eq!(
+        prepared
+            .columns()
+            .iter()
+            .map(|column| column.name())
+            .collect::<Vec<_>>(),
+        ["n", "x"]
+    );
     let described = (&db).describe("SELECT n FROM t".into_sql_str()).await.unwrap();
     assert_eq!(described.columns().len(), 1);
     let stats = db.stats();
     assert_eq!((stats.idle, stats.quarantined), (1, 0), "{stats:?}");
-    (&db).prepare("SELECT nonsense".into_sql_str()).await.map(drop).unwrap_err();
-    (&db).describe("SELECT nonsense".into_sql_str()).await.map(drop).unwrap_err();
+    (&db)
+        .prepare("SELECT nonsense".into_sql_str())
+        .await
+        .map(drop)
+        .unwrap_err();
+    (&db)
+        .describe("SELECT nonsense".into_sql_str())
+        .await
+        .map(drop)
+        .unwrap_err();
     assert_eq!(timeout(SOON, by_executor(&db)).await.unwrap(), 1);
     assert_eq!(quiet(&db).await.connects, 1);
-}
-
-/// Options given in sqlx's terms stay, whatever else is changed at run time.
-#[tokio::test]
-async fn reloading_changes_the_session_and_not_the_address() {
-    let rig = rig().await;
-    let db = rig.db(2);
-    assert_eq!(by_executor(&db).await, 1);
-    let mut config = db.config().as_ref().clone();
-    config.session.statement_timeout = Some(Duration::from_secs(17));
-    config.pool.max_connections = 3;
-    db.reload(config).unwrap();
-    let (database, limit): (String, String) =
-        timeout(SOON, sqlx::query_as("SELECT current_database()::text, current_setting('statement_timeout')").fetch_one(&db))
-            .await
-            .unwrap()
-            .unwrap();
-    assert_eq!((database.as_str(), limit.as_str()), (rig.database.name(), "17s"));
-    assert_eq!(db.stats().max, 3);
 }

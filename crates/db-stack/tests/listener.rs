@@ -66,7 +66,11 @@ async fn says_that_it_was_away_and_listens_on() {
 #[tokio::test]
 async fn counts_against_the_budget_and_gives_its_place_back() {
     let rig = rig().await;
-    let db = rig.builder(2).configure(|config| config.pool.acquire_timeout = Duration::from_millis(400)).build().unwrap();
+    let db = rig
+        .builder(2)
+        .configure(|config| config.pool.acquire_timeout = Duration::from_millis(400))
+        .build()
+        .unwrap();
     let listener = db.listener().await.unwrap();
     assert_eq!(db.stats().lent, 1);
     let _lease = db.acquire().await.unwrap();
@@ -96,7 +100,11 @@ async fn a_dropped_recv_loses_nothing() {
 #[tokio::test]
 async fn ends_with_the_database() {
     let rig = rig().await;
-    let db = rig.builder(2).configure(|config| config.pool.drain_timeout = Duration::from_millis(300)).build().unwrap();
+    let db = rig
+        .builder(2)
+        .configure(|config| config.pool.drain_timeout = Duration::from_millis(300))
+        .build()
+        .unwrap();
     let mut listener = db.listener().await.unwrap();
     listener.listen("orders").await.unwrap();
     let waiting = tokio::spawn(async move { listener.recv().await.map(drop) });

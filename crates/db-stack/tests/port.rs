@@ -30,7 +30,11 @@ impl Migrations {
         fs::write(folder.join("1_account.sql"), account).unwrap();
         fs::write(folder.join("2_entry.sql"), entry).unwrap();
         // What can't run in a transaction.
-        fs::write(folder.join("3_index.sql"), "-- no-transaction\nCREATE INDEX CONCURRENTLY ON entry (amount);").unwrap();
+        fs::write(
+            folder.join("3_index.sql"),
+            "-- no-transaction\nCREATE INDEX CONCURRENTLY ON entry (amount);",
+        )
+        .unwrap();
         Self(folder)
     }
 }

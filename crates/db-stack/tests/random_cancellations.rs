@@ -35,17 +35,23 @@ async fn call(db: &Db, kind: u8) -> Result<(), Error> {
             assert_eq!(answer, n);
         }
         1 => {
-            let answer: (i64, String) =
-                sqlx::query_as("SELECT $1::int8, repeat('x', 2000)").bind(n).fetch_one(db).await?;
+            let answer: (i64, String) = sqlx::query_as("SELECT $1::int8, repeat('x', 2000)")
+                .bind(n)
+                .fetch_one(db)
+                .await?;
             assert_eq!((answer.0, answer.1.len()), (n, 2000));
         }
         2 => {
-            let answers: Vec<i64> =
-                sqlx::query_scalar("SELECT $1::int8 + g FROM generate_series(0, 999) AS g").bind(n).fetch_all(db).await?;
+            let answers: Vec<i64> = sqlx::query_scalar("SELECT $1::int8 + g FROM generate_series(0, 999) AS g")
+                .bind(n)
+                .fetch_all(db)
+                .await?;
             assert_eq!((answers.len(), answers[0], answers[999]), (1000, n, n + 999));
         }
         3 => {
-            let mut rows = sqlx::query_scalar::<_, i64>("SELECT $1::int8 FROM generate_series(1, 600)").bind(n).fetch(db);
+            let mut rows = sqlx::query_scalar::<_, i64>("SELECT $1::int8 FROM generate_series(1, 600)")
+                .bind(n)
+                .fetch(db);
             while let Some(answer) = rows.try_next().await? {
                 assert_eq!(answer, n);
             }
@@ -53,29 +59,53 @@ async fn call(db: &Db, kind: u8) -> Result<(), Error> {
         4 => drop(sqlx::query("INSERT INTO done VALUES ($1)").bind(n).execute(db).await?),
         5 => {
             let mut tx = db.begin().await?;
-            let answer: i64 = sqlx::query_scalar("SELECT $1::int8").bind(n).fetch_one(&mut *tx).await?;
+            let answer: i64 = sqlx::query_scalar("SELECT $1::int8")
+                .bind(n)
+                .fetch_one(&mut *tx)
+                .await?;
             assert_eq!(answer, n);
-            sqlx::query("INSERT INTO pair VALUES ($1)").bind(n).execute(&mut *tx).await?;
-            sqlx::query("INSERT INTO pair VALUES ($1)").bind(n).execute(&mut *tx).await?;
+            sqlx::query("INSERT INTO pair VALUES ($1)")
+                .bind(n)
+                .execute(&mut *tx)
+                .await?;
+            sqlx::query("INSERT INTO pair VALUES ($1)")
+                .bind(n)
+                .execute(&mut *tx)
+                .await?;
             tx.commit().await?;
         }
         6 => {
             let mut tx = db.begin().await?;
-            sqlx::query("INSERT INTO pair VALUES ($1)").bind(n).execute(&mut *tx).await?;
+            sqlx::query("INSERT INTO pair VALUES ($1)")
+                .bind(n)
+                .execute(&mut *tx)
+                .await?;
             let mut inner = tx.begin().await?;
-            sqlx::query("INSERT INTO pair VALUES ($1)").bind(n).execute(&mut *inner).await?;
+            sqlx::query("INSERT INTO pair VALUES ($1)")
+                .bind(n)
+                .execute(&mut *inner)
+                .await?;
             inner.commit().await?;
             tx.commit().await?;
         }
         7 => {
             let mut lease = db.acquire().await?;
-            sqlx::raw_sql("BEGIN; SET LOCAL work_mem = '1234kB'; INSERT INTO dirt VALUES (1)").execute(&mut *lease).await?;
+            sqlx::raw_sql("BEGIN; SET LOCAL work_mem = '1234kB'; INSERT INTO dirt VALUES (1)")
+                .execute(&mut *lease)
+                .await?;
         }
         8 => drop(sqlx::query("SELECT pg_sleep(0.002)").execute(db).await?),
         _ => {
-            let error = sqlx::query("SELECT 1 / ($1::int8 - $1::int8)").bind(n).execute(db).await.unwrap_err();
+            let error = sqlx::query("SELECT 1 / ($1::int8 - $1::int8)")
+                .bind(n)
+                .execute(db)
+                .await
+                .unwrap_err();
             let error = Error::from(error);
-            assert!(error.sqlstate().is_some_and(|state| state.code() == "22012"), "{error:?}");
+            assert!(
+                error.sqlstate().is_some_and(|state| state.code() == "22012"),
+                "{error:?}"
+            );
         }
     }
     Ok(())
@@ -85,9 +115,19 @@ async fn call(db: &Db, kind: u8) -> Result<(), Error> {
 async fn leave_no_trace() {
     let rig = rig().await;
     let mut admin = rig.admin().await;
-    admin.run("CREATE TABLE done (n int8); CREATE TABLE pair (n int8); CREATE TABLE dirt (n int8)").await;
-    let db = rig.builder(6).configure(|config| config.pool.acquire_timeout = Duration::from_secs(20)).build().unwrap();
-    let (dropped, finished, inserts) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)), Arc::new(AtomicI64::new(0)));
+    admin
+        .run("CREATE TABLE done (n int8); CREATE TABLE pair (n int8); CREATE TABLE dirt (n int8)")
+        .await;
+    let db = rig
+        .builder(6)
+        .configure(|config| config.pool.acquire_timeout = Duration::from_secs(20))
+        .build()
+        .unwrap();
+    let (dropped, finished, inserts) = (
+        Arc::new(AtomicU64::new(0)),
+        Arc::new(AtomicU64::new(0)),
+        Arc::new(AtomicI64::new(0)),
+    );
     let seed = fastrand::u64(..);
     let tasks: Vec<_> = (0..TASKS)
         .map(|task| {
@@ -122,7 +162,10 @@ async fn leave_no_trace() {
         task.await.unwrap();
     }
     let (dropped, finished) = (dropped.load(Ordering::Relaxed), finished.load(Ordering::Relaxed));
-    assert!(dropped > CALLS / 5 && finished > CALLS / 20, "{dropped} dropped, {finished} finished");
+    assert!(
+        dropped > CALLS / 5 && finished > CALLS / 20,
+        "{dropped} dropped, {finished} finished"
+    );
 
     // The proof: every connection at once, and each of them is as it was set up.
     let stats = quiet(&db).await;
@@ -145,11 +188,20 @@ async fn leave_no_trace() {
     drop(leases);
     assert_eq!(admin.in_transaction().await, 0);
     assert_eq!(admin.running("pg_sleep").await, 0);
-    assert_eq!(admin.number("SELECT count(*) FROM dirt").await, 0, "nobody's open transaction was committed by another");
-    let halves = admin.number("SELECT count(*) FROM (SELECT n FROM pair GROUP BY n HAVING count(*) <> 2) AS odd").await;
+    assert_eq!(
+        admin.number("SELECT count(*) FROM dirt").await,
+        0,
+        "nobody's open transaction was committed by another"
+    );
+    let halves = admin
+        .number("SELECT count(*) FROM (SELECT n FROM pair GROUP BY n HAVING count(*) <> 2) AS odd")
+        .await;
     assert_eq!(halves, 0, "transactions are whole");
     let done = admin.number("SELECT count(*) FROM done").await;
-    assert!(done >= inserts.load(Ordering::Relaxed), "acknowledged inserts are there");
+    assert!(
+        done >= inserts.load(Ordering::Relaxed),
+        "acknowledged inserts are there"
+    );
 }
 
 /// Polls as its waker says, but at most so many times.

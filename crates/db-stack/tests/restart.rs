@@ -40,7 +40,11 @@ impl Load {
                     while !stop.load(Ordering::Relaxed) {
                         let since = Instant::now();
                         let outcome = if i % 2 == 0 {
-                            sqlx::query("INSERT INTO done VALUES (1)").execute(&db).await.map(drop).map_err(Error::from)
+                            sqlx::query("INSERT INTO done VALUES (1)")
+                                .execute(&db)
+                                .await
+                                .map(drop)
+                                .map_err(Error::from)
                         } else {
                             in_a_transaction(&db).await
                         };
@@ -94,15 +98,24 @@ async fn in_a_transaction(db: &Db) -> Result<(), Error> {
 async fn setup() -> (Postgres, Db) {
     let server = Postgres::start().await.unwrap();
     let mut admin = PgConnection::connect(&server.url()).await.unwrap();
-    sqlx::raw_sql("CREATE TABLE done (n int)").execute(&mut admin).await.unwrap();
+    sqlx::raw_sql("CREATE TABLE done (n int)")
+        .execute(&mut admin)
+        .await
+        .unwrap();
     let options = PgConnectOptions::from_str(&server.url()).unwrap();
-    let db = builder(options, 6).configure(|config| config.pool.acquire_timeout = ACQUIRE).build().unwrap();
+    let db = builder(options, 6)
+        .configure(|config| config.pool.acquire_timeout = ACQUIRE)
+        .build()
+        .unwrap();
     (server, db)
 }
 
 async fn rows(server: &Postgres) -> u64 {
     let mut admin = PgConnection::connect(&server.url()).await.unwrap();
-    let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM done").fetch_one(&mut admin).await.unwrap();
+    let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM done")
+        .fetch_one(&mut admin)
+        .await
+        .unwrap();
     rows.try_into().unwrap()
 }
 
@@ -117,11 +130,17 @@ async fn killed_and_started_again_under_load() {
         sleep(Duration::from_millis(down)).await;
         server.start_again().await.unwrap();
         let took = load.served_again().await;
-        assert!(took < Duration::from_secs(1), "{took:?} after the server was ready again");
+        assert!(
+            took < Duration::from_secs(1),
+            "{took:?} after the server was ready again"
+        );
     }
     let longest = load.stop().await;
     // Its own limit, and what a busy machine adds.
-    assert!(longest < ACQUIRE + Duration::from_secs(2), "somebody hung for {longest:?}");
+    assert!(
+        longest < ACQUIRE + Duration::from_secs(2),
+        "somebody hung for {longest:?}"
+    );
     // Killed, not powered off: what was acknowledged is there. What was not may be there as well.
     assert!(rows(&server).await >= acknowledged.load(Ordering::Relaxed));
     let stats = quiet(&db).await;
@@ -137,10 +156,16 @@ async fn restarted_in_order_under_load() {
     for _ in 0..3 {
         server.restart().await.unwrap();
         let took = load.served_again().await;
-        assert!(took < Duration::from_secs(1), "{took:?} after the server was ready again");
+        assert!(
+            took < Duration::from_secs(1),
+            "{took:?} after the server was ready again"
+        );
     }
     let longest = load.stop().await;
-    assert!(longest < ACQUIRE + Duration::from_secs(2), "somebody hung for {longest:?}");
+    assert!(
+        longest < ACQUIRE + Duration::from_secs(2),
+        "somebody hung for {longest:?}"
+    );
     assert!(rows(&server).await >= acknowledged.load(Ordering::Relaxed));
 }
 
@@ -171,9 +196,18 @@ async fn down_at_the_start_and_up_later() {
     let server = Postgres::start().await.unwrap();
     server.stop().await.unwrap();
     let options = PgConnectOptions::from_str(&server.url()).unwrap();
-    let db = builder(options, 2).configure(|config| config.pool.acquire_timeout = ACQUIRE).build().unwrap();
+    let db = builder(options, 2)
+        .configure(|config| config.pool.acquire_timeout = ACQUIRE)
+        .build()
+        .unwrap();
     let error = Error::from(sqlx::query("SELECT 1").execute(&db).await.unwrap_err());
-    assert!(matches!(&error, Error::Acquire(why) if why.failure == db_stack::AcquireFailure::Down), "{error:?}");
+    assert!(
+        matches!(&error, Error::Acquire(why) if why.failure == db_stack::AcquireFailure::Down),
+        "{error:?}"
+    );
     server.start_again().await.unwrap();
-    timeout(SOON, sqlx::query("SELECT 1").execute(&db)).await.unwrap().unwrap();
+    timeout(SOON, sqlx::query("SELECT 1").execute(&db))
+        .await
+        .unwrap()
+        .unwrap();
 }

@@ -14,19 +14,46 @@ const STAINS: &[(&str, &str)] = &[
     ("SET search_path TO pg_catalog", "SHOW search_path"),
     ("set SESSION work_mem to '1234kB'", "SHOW work_mem"),
     ("SELECT set_config('work_mem', '1234kB', false)", "SHOW work_mem"),
-    ("WITH x AS MATERIALIZED (SELECT set_config('work_mem', '1234kB', false)) SELECT * FROM x", "SHOW work_mem"),
-    ("DO $$ BEGIN PERFORM set_config('work_mem', '1234kB', false); END $$", "SHOW work_mem"),
+    (
+        "WITH x AS MATERIALIZED (SELECT set_config('work_mem', '1234kB', false)) SELECT * FROM x",
+        "SHOW work_mem",
+    ),
+    (
+        "DO $$ BEGIN PERFORM set_config('work_mem', '1234kB', false); END $$",
+        "SHOW work_mem",
+    ),
     ("SET ROLE pg_monitor", "SELECT current_user::text"),
-    ("CREATE TEMP TABLE stain (n int)", "SELECT coalesce(to_regclass('pg_temp.stain')::text, 'none')"),
-    ("SELECT 1 AS n INTO TEMP stain", "SELECT coalesce(to_regclass('pg_temp.stain')::text, 'none')"),
+    (
+        "CREATE TEMP TABLE stain (n int)",
+        "SELECT coalesce(to_regclass('pg_temp.stain')::text, 'none')",
+    ),
+    (
+        "SELECT 1 AS n INTO TEMP stain",
+        "SELECT coalesce(to_regclass('pg_temp.stain')::text, 'none')",
+    ),
     ("LISTEN stain", "SELECT count(*)::text FROM pg_listening_channels()"),
-    ("SELECT pg_advisory_lock(4711)", "SELECT count(*)::text FROM pg_locks WHERE locktype = 'advisory'"),
-    ("SELECT pg_try_advisory_lock(4711)", "SELECT count(*)::text FROM pg_locks WHERE locktype = 'advisory'"),
-    ("DECLARE stain CURSOR WITH HOLD FOR SELECT 1", "SELECT count(*)::text FROM pg_cursors"),
-    ("BEGIN", "SELECT count(*)::text FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in transaction%'"),
+    (
+        "SELECT pg_advisory_lock(4711)",
+        "SELECT count(*)::text FROM pg_locks WHERE locktype = 'advisory'",
+    ),
+    (
+        "SELECT pg_try_advisory_lock(4711)",
+        "SELECT count(*)::text FROM pg_locks WHERE locktype = 'advisory'",
+    ),
+    (
+        "DECLARE stain CURSOR WITH HOLD FOR SELECT 1",
+        "SELECT count(*)::text FROM pg_cursors",
+    ),
+    (
+        "BEGIN",
+        "SELECT count(*)::text FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in transaction%'",
+    ),
     ("BEGIN; SET LOCAL work_mem = '1234kB'", "SHOW work_mem"),
     ("START TRANSACTION READ ONLY", "SHOW transaction_read_only"),
-    ("SET default_transaction_read_only = on", "SHOW default_transaction_read_only"),
+    (
+        "SET default_transaction_read_only = on",
+        "SHOW default_transaction_read_only",
+    ),
 ];
 
 async fn answer(db: &Db, question: &'static str) -> String {
@@ -54,7 +81,10 @@ async fn run_through_the_handle() {
 async fn run_inside_a_transaction() {
     let rig = rig().await;
     let db = rig.db(1);
-    for &(stain, question) in STAINS.iter().filter(|(stain, _)| !stain.contains("BEGIN") && !stain.starts_with("START")) {
+    for &(stain, question) in STAINS
+        .iter()
+        .filter(|(stain, _)| !stain.contains("BEGIN") && !stain.starts_with("START"))
+    {
         let before = answer(&db, question).await;
         for committed in [true, false] {
             let mut tx = timeout(SOON, db.begin()).await.unwrap().unwrap();
@@ -86,7 +116,11 @@ async fn that_fail_half_way() {
         assert_eq!(answer(&db, "SHOW work_mem").await, before);
     }
     let mut admin = rig.admin().await;
-    assert_eq!(admin.rows().await, [1, 2, 2, 2], "every insert of a later caller is committed");
+    assert_eq!(
+        admin.rows().await,
+        [1, 2, 2, 2],
+        "every insert of a later caller is committed"
+    );
     assert_eq!(admin.in_transaction().await, 0);
 }
 
@@ -95,12 +129,22 @@ async fn that_fail_half_way() {
 async fn the_sessions_own_settings_survive() {
     let rig = rig().await;
     let db = rig.db(1);
-    for name in ["statement_timeout", "application_name", "client_connection_check_interval"] {
+    for name in [
+        "statement_timeout",
+        "application_name",
+        "client_connection_check_interval",
+    ] {
         let question = || AssertSqlSafe(format!("SELECT current_setting('{name}')"));
         let before: String = sqlx::query_scalar(question()).fetch_one(&db).await.unwrap();
         assert_ne!(before, "0", "{name} is set");
-        sqlx::raw_sql(AssertSqlSafe(format!("SET {name} = 99"))).execute(&db).await.unwrap();
-        let after: String = timeout(SOON, sqlx::query_scalar(question()).fetch_one(&db)).await.unwrap().unwrap();
+        sqlx::raw_sql(AssertSqlSafe(format!("SET {name} = 99")))
+            .execute(&db)
+            .await
+            .unwrap();
+        let after: String = timeout(SOON, sqlx::query_scalar(question()).fetch_one(&db))
+            .await
+            .unwrap()
+            .unwrap();
         assert_eq!(after, before, "{name}");
     }
 }
@@ -110,7 +154,13 @@ async fn the_sessions_own_settings_survive() {
 async fn a_plain_statement_costs_no_reset() {
     let rig = rig().await.with_table().await;
     let db = rig.db(1);
-    for sql in ["SELECT 1", "INSERT INTO t VALUES (1)", "UPDATE t SET n = 2", "SELECT count(*) FROM t", "DELETE FROM t"] {
+    for sql in [
+        "SELECT 1",
+        "INSERT INTO t VALUES (1)",
+        "UPDATE t SET n = 2",
+        "SELECT count(*) FROM t",
+        "DELETE FROM t",
+    ] {
         sqlx::query(sql).execute(&db).await.unwrap();
         let stats = db.stats();
         assert_eq!((stats.idle, stats.quarantined, stats.cleaned), (1, 0, 0), "{sql}");

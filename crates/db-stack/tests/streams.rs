@@ -12,7 +12,10 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
 async fn one(db: &Db) {
-    let one: i32 = timeout(SOON, sqlx::query_scalar("SELECT 1").fetch_one(db)).await.unwrap().unwrap();
+    let one: i32 = timeout(SOON, sqlx::query_scalar("SELECT 1").fetch_one(db))
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(one, 1);
 }
 
@@ -30,11 +33,18 @@ async fn a_cut_within_the_bound_is_one_error_and_no_row() {
         let error = match way {
             0 => {
                 let mut rows = sqlx::query(ROWS).fetch(&db);
-                let error = timeout(SOON, rows.try_next()).await.unwrap().err().expect("no row was handed out");
+                let error = timeout(SOON, rows.try_next())
+                    .await
+                    .unwrap()
+                    .err()
+                    .expect("no row was handed out");
                 assert!(matches!(rows.try_next().await, Ok(None)), "that was all");
                 error
             }
-            1 => sqlx::query_as::<_, (i32, String)>(ROWS).fetch_all(&db).await.unwrap_err(),
+            1 => sqlx::query_as::<_, (i32, String)>(ROWS)
+                .fetch_all(&db)
+                .await
+                .unwrap_err(),
             _ => sqlx::query(ROWS).execute(&db).await.unwrap_err(),
         };
         assert!(matches!(error, sqlx::Error::Io(_)), "{error:?}");
@@ -61,7 +71,8 @@ async fn a_server_error_within_the_bound_is_one_error_and_no_row() {
 async fn an_error_beyond_the_bound_comes_after_the_rows_before_it() {
     let rig = rig().await;
     let db = rig.db(1);
-    let mut rows = sqlx::query_scalar::<_, i32>("SELECT n + 0 / (5000 - n) FROM generate_series(1, 10000) AS n").fetch(&db);
+    let mut rows =
+        sqlx::query_scalar::<_, i32>("SELECT n + 0 / (5000 - n) FROM generate_series(1, 10000) AS n").fetch(&db);
     let mut last = 0;
     let error = loop {
         match rows.try_next().await {
@@ -85,7 +96,9 @@ async fn every_row_once_and_in_order() {
     let rig = rig().await;
     let db = rig.db(2);
     for count in [0, 1, 255, 256, 257, 511, 512, 513, 5000] {
-        let mut rows = sqlx::query_scalar::<_, i32>("SELECT generate_series(1, $1)").bind(count).fetch(&db);
+        let mut rows = sqlx::query_scalar::<_, i32>("SELECT generate_series(1, $1)")
+            .bind(count)
+            .fetch(&db);
         let mut seen = 0;
         while let Some(row) = rows.try_next().await.unwrap() {
             seen += 1;
@@ -97,13 +110,20 @@ async fn every_row_once_and_in_order() {
         }
         assert_eq!(seen, count);
         drop(rows);
-        let steps: Vec<_> = (&db).fetch_many(sqlx::query("SELECT generate_series(1, $1)").bind(count)).try_collect().await.unwrap();
+        let steps: Vec<_> = (&db)
+            .fetch_many(sqlx::query("SELECT generate_series(1, $1)").bind(count))
+            .try_collect()
+            .await
+            .unwrap();
         assert_eq!(steps.len() as i32, count + 1);
         assert!(matches!(&steps[count as usize], Either::Left(done) if done.rows_affected() == count as u64));
     }
     // Wide rows reach the bound in bytes first.
-    let wide: Vec<(i32, String)> =
-        sqlx::query_as("SELECT n, repeat('x', 5000) FROM generate_series(1, 100) AS n").fetch(&db).try_collect().await.unwrap();
+    let wide: Vec<(i32, String)> = sqlx::query_as("SELECT n, repeat('x', 5000) FROM generate_series(1, 100) AS n")
+        .fetch(&db)
+        .try_collect()
+        .await
+        .unwrap();
     assert!(wide.len() == 100 && wide.iter().zip(1..).all(|((n, text), i)| *n == i && text.len() == 5000));
 }
 
@@ -155,7 +175,11 @@ async fn a_stream_that_is_dropped_early_gives_the_lease_back() {
         drop(rows);
         let gone = tokio::time::Instant::now();
         one(&db).await;
-        assert!(gone.elapsed() < Duration::from_secs(2), "the slot took {:?}", gone.elapsed());
+        assert!(
+            gone.elapsed() < Duration::from_secs(2),
+            "the slot took {:?}",
+            gone.elapsed()
+        );
     }
     let connects = quiet(&db).await.connects;
     // Not even begun, while the server takes its time.
@@ -188,12 +212,26 @@ async fn each_statement_of_a_text_has_its_result() {
     let rig = rig().await.with_table().await;
     let db = rig.db(1);
     let script = "INSERT INTO t VALUES (1), (2), (3); UPDATE t SET n = n + 10 WHERE n < 3; DELETE FROM t; SELECT 1";
-    let results: Vec<u64> =
-        sqlx::raw_sql(script).execute_many(&db).map_ok(|done| done.rows_affected()).try_collect().await.unwrap();
+    let results: Vec<u64> = sqlx::raw_sql(script)
+        .execute_many(&db)
+        .map_ok(|done| done.rows_affected())
+        .try_collect()
+        .await
+        .unwrap();
     assert_eq!(results, [3, 2, 3, 1]);
-    assert_eq!(sqlx::raw_sql(script).execute(&db).await.unwrap().rows_affected(), 9, "summed");
-    let rows = (&db).fetch_all("SELECT 1 AS n; SELECT 2 AS n; SELECT 3 AS n").await.unwrap();
-    assert_eq!(rows.iter().map(|row| row.get::<i32, _>("n")).collect::<Vec<_>>(), [1, 2, 3]);
+    assert_eq!(
+        sqlx::raw_sql(script).execute(&db).await.unwrap().rows_affected(),
+        9,
+        "summed"
+    );
+    let rows = (&db)
+        .fetch_all("SELECT 1 AS n; SELECT 2 AS n; SELECT 3 AS n")
+        .await
+        .unwrap();
+    assert_eq!(
+        rows.iter().map(|row| row.get::<i32, _>("n")).collect::<Vec<_>>(),
+        [1, 2, 3]
+    );
     // The first one's row, and the later one's error.
     (&db).fetch_optional("SELECT 1; SELECT 1/0").await.unwrap_err();
     one(&db).await;

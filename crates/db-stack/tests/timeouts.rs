@@ -10,7 +10,12 @@ use tokio::time::{Instant, sleep};
 const LIMIT: Duration = Duration::from_millis(200);
 
 async fn one(server: &TestDatabase) -> Db {
-    Db::builder().url(&server.url()).max_connections(1).connect().await.unwrap()
+    Db::builder()
+        .url(&server.url())
+        .max_connections(1)
+        .connect()
+        .await
+        .unwrap()
 }
 
 async fn sleepers(db: &Db) -> i64 {
@@ -53,12 +58,17 @@ async fn the_nearest_of_class_timeout_and_deadline_wins_and_covers_the_wait_for_
     let server = database().await;
     let db = one(&server).await;
     let instant = db.class(QueryClass::Instant);
-    assert!(timed_out(sqlx::query("SELECT pg_sleep(30)").execute(&instant).await.unwrap_err()));
+    assert!(timed_out(
+        sqlx::query("SELECT pg_sleep(30)").execute(&instant).await.unwrap_err()
+    ));
     let holder = db.acquire().await.unwrap();
     let since = Instant::now();
     let late = db.deadline(Instant::now() + LIMIT);
     let error = Error::from(sqlx::query("SELECT 1").execute(&late).await.unwrap_err());
-    assert!(matches!(&error, Error::Acquire(acquire) if !acquire.holders.is_empty()), "{error}");
+    assert!(
+        matches!(&error, Error::Acquire(acquire) if !acquire.holders.is_empty()),
+        "{error}"
+    );
     assert!(since.elapsed() < Duration::from_secs(3));
     let passed = sqlx::query("SELECT 1").execute(&late).await.unwrap_err();
     assert!(timed_out(passed), "a deadline that has passed refuses at once");
@@ -71,12 +81,28 @@ async fn inside_a_transaction_a_timeout_aborts_it_and_commit_says_so() {
     let db = one(&server).await;
     sqlx::query("CREATE TABLE notes (n int)").execute(&db).await.unwrap();
     let mut tx = db.timeout(LIMIT).begin().await.unwrap();
-    sqlx::query("INSERT INTO notes VALUES (1)").execute(&mut *tx).await.unwrap();
-    assert!(timed_out(sqlx::query("SELECT pg_sleep(30)").execute(&mut *tx).await.unwrap_err()));
-    assert!(sqlx::query("INSERT INTO notes VALUES (2)").execute(&mut *tx).await.is_err());
+    sqlx::query("INSERT INTO notes VALUES (1)")
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+    assert!(timed_out(
+        sqlx::query("SELECT pg_sleep(30)").execute(&mut *tx).await.unwrap_err()
+    ));
+    assert!(
+        sqlx::query("INSERT INTO notes VALUES (2)")
+            .execute(&mut *tx)
+            .await
+            .is_err()
+    );
     let error = tx.commit().await.unwrap_err();
-    assert!(matches!(error, Error::Aborted(TransactionAborted::StatementCancelled)), "{error}");
-    let stored: i64 = sqlx::query_scalar("SELECT count(*) FROM notes").fetch_one(&db).await.unwrap();
+    assert!(
+        matches!(error, Error::Aborted(TransactionAborted::StatementCancelled)),
+        "{error}"
+    );
+    let stored: i64 = sqlx::query_scalar("SELECT count(*) FROM notes")
+        .fetch_one(&db)
+        .await
+        .unwrap();
     assert_eq!(stored, 0);
     assert_eq!(sleepers(&db).await, 0);
 }
@@ -85,10 +111,18 @@ async fn inside_a_transaction_a_timeout_aborts_it_and_commit_says_so() {
 async fn a_timeout_during_commit_is_an_unknown_outcome() {
     let server = database().await;
     let proxy = FaultProxy::start_for_url(&server.url()).await.unwrap();
-    let db = Db::builder().url(&proxy.through(&server.url())).max_connections(2).connect().await.unwrap();
+    let db = Db::builder()
+        .url(&proxy.through(&server.url()))
+        .max_connections(2)
+        .connect()
+        .await
+        .unwrap();
     sqlx::query("CREATE TABLE notes (n int)").execute(&db).await.unwrap();
     let mut tx = db.timeout(Duration::from_millis(500)).begin().await.unwrap();
-    sqlx::query("INSERT INTO notes VALUES (1)").execute(&mut *tx).await.unwrap();
+    sqlx::query("INSERT INTO notes VALUES (1)")
+        .execute(&mut *tx)
+        .await
+        .unwrap();
     // The answer to COMMIT comes long after the limit.
     proxy.delay(db_testkit::Direction::ToClient, Duration::from_secs(2));
     let error = tx.commit().await.unwrap_err();
@@ -100,14 +134,25 @@ async fn a_timeout_during_commit_is_an_unknown_outcome() {
 async fn a_lost_answer_to_commit_is_an_unknown_outcome_too() {
     let server = database().await;
     let proxy = FaultProxy::start_for_url(&server.url()).await.unwrap();
-    let db = Db::builder().url(&proxy.through(&server.url())).max_connections(2).connect().await.unwrap();
+    let db = Db::builder()
+        .url(&proxy.through(&server.url()))
+        .max_connections(2)
+        .connect()
+        .await
+        .unwrap();
     sqlx::query("CREATE TABLE notes (n int)").execute(&db).await.unwrap();
     let mut tx = db.begin().await.unwrap();
-    sqlx::query("INSERT INTO notes VALUES (1)").execute(&mut *tx).await.unwrap();
+    sqlx::query("INSERT INTO notes VALUES (1)")
+        .execute(&mut *tx)
+        .await
+        .unwrap();
     proxy.cut_at(Cut::after_reply("COMMIT"));
     let error = tx.commit().await.unwrap_err();
     assert!(matches!(error, Error::CommitUnknown { .. }), "{error}");
-    let stored: i64 = sqlx::query_scalar("SELECT count(*) FROM notes").fetch_one(&db).await.unwrap();
+    let stored: i64 = sqlx::query_scalar("SELECT count(*) FROM notes")
+        .fetch_one(&db)
+        .await
+        .unwrap();
     assert_eq!(stored, 1, "the server had committed, as an unknown outcome may");
 }
 
@@ -136,24 +181,46 @@ async fn observe_ends_nothing_and_the_mode_can_be_changed_at_run_time() {
     let mut config = (*db.config()).clone();
     config.timeout.mode = Mode::Observe;
     db.reload(config.clone()).unwrap();
-    sqlx::query("SELECT pg_sleep(0.3)").execute(&db.class(QueryClass::Instant)).await.unwrap();
-    let told = std::iter::from_fn(|| events.try_next())
-        .any(|event| matches!(event, db_stack::Event::WouldTimeOut { class: QueryClass::Instant, .. }));
+    sqlx::query("SELECT pg_sleep(0.3)")
+        .execute(&db.class(QueryClass::Instant))
+        .await
+        .unwrap();
+    let told = std::iter::from_fn(|| events.try_next()).any(|event| {
+        matches!(
+            event,
+            db_stack::Event::WouldTimeOut {
+                class: QueryClass::Instant,
+                ..
+            }
+        )
+    });
     assert!(told);
     config.timeout.mode = Mode::Enforce;
     db.reload(config).unwrap();
-    let out = sqlx::query("SELECT pg_sleep(0.5)").execute(&db.class(QueryClass::Instant)).await;
+    let out = sqlx::query("SELECT pg_sleep(0.5)")
+        .execute(&db.class(QueryClass::Instant))
+        .await;
     assert!(timed_out(out.unwrap_err()));
 }
 
 #[tokio::test]
 async fn the_whole_pool_asleep_still_times_out_and_comes_back() {
     let server = database().await;
-    let db = Db::builder().url(&server.url()).max_connections(4).connect().await.unwrap();
+    let db = Db::builder()
+        .url(&server.url())
+        .max_connections(4)
+        .connect()
+        .await
+        .unwrap();
     let impatient = db.timeout(LIMIT);
     let since = Instant::now();
     let calls = (0..4).map(|_| sqlx::query("SELECT pg_sleep(30)").execute(&impatient));
-    assert!(futures::future::join_all(calls).await.into_iter().all(|out| out.is_err_and(timed_out)));
+    assert!(
+        futures::future::join_all(calls)
+            .await
+            .into_iter()
+            .all(|out| out.is_err_and(timed_out))
+    );
     let leases = futures::future::join_all((0..4).map(|_| db.acquire())).await;
     assert!(leases.iter().all(Result::is_ok));
     assert!(since.elapsed() < Duration::from_secs(5), "{:?}", since.elapsed());

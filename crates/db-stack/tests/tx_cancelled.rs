@@ -26,7 +26,11 @@ async fn a_begin_that_is_dropped_at_any_poll() {
     for polls in 0..40 {
         finished = poll_and_drop(db.begin(), polls).await;
         insert(&db, polls.try_into().unwrap()).await;
-        assert_eq!(admin.rows().await.len(), polls as usize + 2, "the next caller's row is committed after {polls} polls");
+        assert_eq!(
+            admin.rows().await.len(),
+            polls as usize + 2,
+            "the next caller's row is committed after {polls} polls"
+        );
         if finished {
             break;
         }
@@ -63,10 +67,21 @@ async fn a_cancelled_statement_poisons() {
     let sleeping = sqlx::query("SELECT pg_sleep(60)").execute(&mut *tx);
     assert!(timeout(Duration::from_millis(100), sleeping).await.is_err());
     // Nobody knows how far it came, so nothing may follow.
-    let error = Error::from(sqlx::query("INSERT INTO t VALUES (2)").execute(&mut *tx).await.unwrap_err());
-    assert!(matches!(error, Error::Aborted(TransactionAborted::StatementCancelled)), "{error:?}");
+    let error = Error::from(
+        sqlx::query("INSERT INTO t VALUES (2)")
+            .execute(&mut *tx)
+            .await
+            .unwrap_err(),
+    );
+    assert!(
+        matches!(error, Error::Aborted(TransactionAborted::StatementCancelled)),
+        "{error:?}"
+    );
     let error = tx.commit().await.unwrap_err();
-    assert!(matches!(error, Error::Aborted(TransactionAborted::StatementCancelled)), "{error:?}");
+    assert!(
+        matches!(error, Error::Aborted(TransactionAborted::StatementCancelled)),
+        "{error:?}"
+    );
     insert(&db, 3).await;
     assert_eq!(admin.rows().await, [3]);
     assert_eq!(admin.running("pg_sleep").await, 0);
@@ -97,8 +112,15 @@ async fn a_whole_transaction_that_is_dropped_at_any_poll() {
         insert(&db, 7).await;
         acknowledged += 1;
         // All of it or nothing, whether COMMIT had been sent or not.
-        assert_eq!(admin.number("SELECT count(*) FROM t WHERE n = 2").await * 2, admin.number("SELECT count(*) FROM t WHERE n = 1").await);
-        assert_eq!(admin.number("SELECT count(*) FROM t WHERE n IN (0, 7)").await, acknowledged, "after {polls} polls");
+        assert_eq!(
+            admin.number("SELECT count(*) FROM t WHERE n = 2").await * 2,
+            admin.number("SELECT count(*) FROM t WHERE n = 1").await
+        );
+        assert_eq!(
+            admin.number("SELECT count(*) FROM t WHERE n IN (0, 7)").await,
+            acknowledged,
+            "after {polls} polls"
+        );
         if finished {
             break;
         }
@@ -122,7 +144,11 @@ async fn a_nested_begin_that_is_dropped_at_any_poll() {
         let committed = tx.commit().await.is_ok();
         until("its end is seen", async || admin.in_transaction().await == 0).await;
         let expected: &[i32] = if committed { &[1, 2] } else { &[] };
-        assert_eq!((admin.rows().await.as_slice(), second || !committed), (expected, true), "after {polls} polls");
+        assert_eq!(
+            (admin.rows().await.as_slice(), second || !committed),
+            (expected, true),
+            "after {polls} polls"
+        );
         if finished {
             assert!(committed);
             return;
@@ -150,7 +176,8 @@ async fn a_stream_that_is_not_read_to_its_end() {
     let mut tx = timeout(SOON, db.begin()).await.unwrap().unwrap();
     sqlx::query("INSERT INTO t VALUES (3)").execute(&mut *tx).await.unwrap();
     {
-        let mut rows = sqlx::query_scalar::<_, i32>("SELECT 1 / (1000 - n) FROM generate_series(1, 1000) AS n").fetch(&mut *tx);
+        let mut rows =
+            sqlx::query_scalar::<_, i32>("SELECT 1 / (1000 - n) FROM generate_series(1, 1000) AS n").fetch(&mut *tx);
         assert_eq!(rows.try_next().await.unwrap(), Some(0));
     }
     let error = tx.commit().await.unwrap_err();
@@ -201,7 +228,13 @@ async fn a_task_that_panics_inside() {
 
 #[test]
 fn a_transaction_outlives_its_runtime() {
-    let runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let runtime = || {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap()
+    };
     let outer = runtime();
     let rig = outer.block_on(async { rig().await.with_table().await });
     let inner = runtime();

@@ -38,14 +38,27 @@ pub(crate) async fn run(quick: bool) -> anyhow::Result<Verdict> {
 /// One connection, one statement of 30 s: given up by its timeout, or by dropping its future.
 async fn slot(server: &Postgres, findings: &mut Findings, quick: bool, drop_it: bool) -> anyhow::Result<()> {
     let how = if drop_it { "dropped" } else { "timed out" };
-    let db = rig::db(&server.url(), Limits { max: 1, acquire: ACQUIRE }).await?;
+    let db = rig::db(
+        &server.url(),
+        Limits {
+            max: 1,
+            acquire: ACQUIRE,
+        },
+    )
+    .await?;
     let sleeper = sqlx::query("SELECT pg_sleep(30)");
     let since = Instant::now();
     if drop_it {
-        ensure!(timeout(LIMIT, sleeper.execute(&db)).await.is_err(), "it ended by itself");
+        ensure!(
+            timeout(LIMIT, sleeper.execute(&db)).await.is_err(),
+            "it ended by itself"
+        );
     } else {
         let out = sleeper.execute(&db.timeout(LIMIT)).await;
-        ensure!(out.is_err_and(|e| matches!(e.into(), Error::Timeout(_))), "it did not time out");
+        ensure!(
+            out.is_err_and(|e| matches!(e.into(), Error::Timeout(_))),
+            "it did not time out"
+        );
     }
     let overrun = since.elapsed().saturating_sub(LIMIT);
     let since = Instant::now();
@@ -60,18 +73,40 @@ async fn slot(server: &Postgres, findings: &mut Findings, quick: bool, drop_it: 
         findings.note(&format!("{how}: past the limit"), format!("{} ms", overrun.as_millis()));
     } else {
         let (ms, limit) = (overrun.as_millis(), 50);
-        findings.expect(&format!("{how}: past the limit"), format!("{ms} ms"), "<= 50 ms", ms <= limit);
+        findings.expect(
+            &format!("{how}: past the limit"),
+            format!("{ms} ms"),
+            "<= 50 ms",
+            ms <= limit,
+        );
         let ms = back.as_millis();
-        findings.expect(&format!("{how}: slot back after"), format!("{ms} ms"), "<= 200 ms", ms <= 200);
+        findings.expect(
+            &format!("{how}: slot back after"),
+            format!("{ms} ms"),
+            "<= 200 ms",
+            ms <= 200,
+        );
     }
-    findings.expect(&format!("{how}: still running on the server"), sleepers, "0", sleepers == 0);
+    findings.expect(
+        &format!("{how}: still running on the server"),
+        sleepers,
+        "0",
+        sleepers == 0,
+    );
     db.close().await;
     Ok(())
 }
 
 /// Every lease is asleep: the control path must not need one.
 async fn exhausted(server: &Postgres, findings: &mut Findings, quick: bool) -> anyhow::Result<()> {
-    let db = rig::db(&server.url(), Limits { max: LEASES, acquire: ACQUIRE }).await?;
+    let db = rig::db(
+        &server.url(),
+        Limits {
+            max: LEASES,
+            acquire: ACQUIRE,
+        },
+    )
+    .await?;
     let since = Instant::now();
     let impatient = db.timeout(LIMIT);
     let calls = (0..LEASES).map(|_| sqlx::query("SELECT pg_sleep(30)").execute(&impatient));
@@ -83,7 +118,12 @@ async fn exhausted(server: &Postgres, findings: &mut Findings, quick: bool) -> a
         findings.note("pool exhausted: past the limit", format!("{} ms", overrun.as_millis()));
     } else {
         let ms = overrun.as_millis();
-        findings.expect("pool exhausted: past the limit", format!("{ms} ms"), "<= 100 ms", ms <= 100);
+        findings.expect(
+            "pool exhausted: past the limit",
+            format!("{ms} ms"),
+            "<= 100 ms",
+            ms <= 100,
+        );
     }
     // The last cancels may still be on their way when the callers have their errors.
     let mut left = sleepers(server).await?;
@@ -109,7 +149,14 @@ struct Tally {
 
 /// Timeouts that fire within 1 ms of completion, and an innocent query right behind each on the same leases.
 async fn race(server: &Postgres, findings: &mut Findings, races: usize) -> anyhow::Result<()> {
-    let db = rig::db(&server.url(), Limits { max: LEASES, acquire: ACQUIRE }).await?;
+    let db = rig::db(
+        &server.url(),
+        Limits {
+            max: LEASES,
+            acquire: ACQUIRE,
+        },
+    )
+    .await?;
     let usual = Arc::new(usual(&db).await?);
     let each = races / LEASES as usize;
     let runners = (0..LEASES).map(|runner| {
@@ -157,15 +204,32 @@ async fn race(server: &Postgres, findings: &mut Findings, races: usize) -> anyho
     let stats = db.stats();
     let closed = stats.closed_for(CloseReason::Quarantine) + stats.closed_for(CloseReason::Broken);
     let quarantined = stats.cleaned + closed;
-    let reused = if quarantined == 0 { 1.0 } else { stats.cleaned as f64 / quarantined as f64 };
-    findings.note("race: timed out", format!("{} of {}", tally.timed_out, tally.timed_out + tally.finished));
+    let reused = if quarantined == 0 {
+        1.0
+    } else {
+        stats.cleaned as f64 / quarantined as f64
+    };
+    findings.note(
+        "race: timed out",
+        format!("{} of {}", tally.timed_out, tally.timed_out + tally.finished),
+    );
     findings.note("race: cancelled on the server", stats.cancelled);
     // A race that only one side ever wins has tested nothing.
     let both = tally.timed_out * 5 >= races && tally.finished * 5 >= races;
     findings.expect("race: both sides won at least 20 %", both, true, both);
-    findings.expect("race: innocent queries hit", tally.innocent_hit, 0, tally.innocent_hit == 0);
+    findings.expect(
+        "race: innocent queries hit",
+        tally.innocent_hit,
+        0,
+        tally.innocent_hit == 0,
+    );
     findings.expect("race: wrong answers", tally.wrong, 0, tally.wrong == 0);
-    findings.expect("race: leases reused", format!("{:.2} %", reused * 100.0), ">= 99 %", reused >= 0.99);
+    findings.expect(
+        "race: leases reused",
+        format!("{:.2} %", reused * 100.0),
+        ">= 99 %",
+        reused >= 0.99,
+    );
     db.close().await;
     Ok(())
 }

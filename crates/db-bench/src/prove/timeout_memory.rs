@@ -17,7 +17,10 @@ pub(crate) async fn run(quick: bool) -> anyhow::Result<Verdict> {
     let statements: usize = if quick { 200_000 } else { 1_000_000 };
     println!("{statements} distinct statements through the timeout layer, limits learned, no server needed");
     let config = TimeoutConfig {
-        adaptive: AdaptiveConfig { mode: Mode::Enforce, ..AdaptiveConfig::default() },
+        adaptive: AdaptiveConfig {
+            mode: Mode::Enforce,
+            ..AdaptiveConfig::default()
+        },
         ..TimeoutConfig::default()
     };
     let most = config.max_statements;
@@ -41,15 +44,28 @@ pub(crate) async fn run(quick: bool) -> anyhow::Result<Verdict> {
     ensure!(remembered > 0, "nothing was remembered at all");
     let mut findings = Findings::new();
     findings.note("distinct statements", statements);
-    findings.expect("statements remembered", remembered, format!("<= {most}"), remembered <= most);
-    findings.expect("memory grown by", format!("{grown} MiB"), format!("<= {GROWTH_MIB} MiB"), grown <= GROWTH_MIB);
+    findings.expect(
+        "statements remembered",
+        remembered,
+        format!("<= {most}"),
+        remembered <= most,
+    );
+    findings.expect(
+        "memory grown by",
+        format!("{grown} MiB"),
+        format!("<= {GROWTH_MIB} MiB"),
+        grown <= GROWTH_MIB,
+    );
     Ok(findings.verdict())
 }
 
 /// The memory of this process, as the kernel counts it.
 fn resident_mib() -> anyhow::Result<u64> {
     let status = fs::read_to_string("/proc/self/status").context("this proof needs /proc, that is Linux")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .context("no VmRSS")?;
     let kib: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
     Ok(kib / 1024)
 }

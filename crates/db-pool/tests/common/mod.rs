@@ -19,7 +19,9 @@ pub(crate) struct Rig {
 }
 
 pub(crate) async fn rig() -> Rig {
-    Rig { database: db_testkit::database().await }
+    Rig {
+        database: db_testkit::database().await,
+    }
 }
 
 impl Rig {
@@ -34,7 +36,13 @@ impl Rig {
     /// A pool that tells a log what happens to it.
     pub(crate) fn watched_pool(&self, config: PoolConfig) -> (Pool, Arc<Log>) {
         let (log, observers) = Log::new();
-        (Pool::builder(self.options(), config).observers(observers).build().unwrap(), log)
+        (
+            Pool::builder(self.options(), config)
+                .observers(observers)
+                .build()
+                .unwrap(),
+            log,
+        )
     }
 
     /// A connection beside the pool.
@@ -59,7 +67,10 @@ impl Admin {
     }
 
     pub(crate) async fn number(&mut self, sql: &str) -> i64 {
-        sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&mut self.0).await.unwrap()
+        sqlx::query_scalar(AssertSqlSafe(sql))
+            .fetch_one(&mut self.0)
+            .await
+            .unwrap()
     }
 
     /// Sessions in this database other than this one, the pool's control connection included.
@@ -85,13 +96,21 @@ impl Admin {
 
     /// Ends a session.
     pub(crate) async fn terminate(&mut self, pid: i32) {
-        sqlx::query("SELECT pg_terminate_backend($1, 5000)").bind(pid).execute(&mut self.0).await.unwrap();
+        sqlx::query("SELECT pg_terminate_backend($1, 5000)")
+            .bind(pid)
+            .execute(&mut self.0)
+            .await
+            .unwrap();
     }
 }
 
 /// Settings for at most `max` connections, none of them kept up, with limits that a test can wait for.
 pub(crate) fn up_to(max: u32) -> PoolConfig {
-    PoolConfig { max_connections: max, min_connections: 0, ..PoolConfig::default() }
+    PoolConfig {
+        max_connections: max,
+        min_connections: 0,
+        ..PoolConfig::default()
+    }
 }
 
 /// Polls until `done` says so.
@@ -120,7 +139,9 @@ pub(crate) async fn warm(pool: &Pool, count: u32) {
 pub(crate) async fn text(lease: &mut PoolLease, sql: &str) -> String {
     use sqlx::Row;
     let row = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_one(&mut **lease).await.unwrap();
-    row.try_get::<Option<String>, _>(0).unwrap().unwrap_or_else(|| "NULL".to_owned())
+    row.try_get::<Option<String>, _>(0)
+        .unwrap()
+        .unwrap_or_else(|| "NULL".to_owned())
 }
 
 /// Runs several statements at once.

@@ -17,7 +17,9 @@ pub(crate) struct Rig {
 }
 
 pub(crate) async fn rig() -> Rig {
-    Rig { database: db_testkit::database().await }
+    Rig {
+        database: db_testkit::database().await,
+    }
 }
 
 impl Rig {
@@ -55,7 +57,10 @@ impl Rig {
 
 /// No connection is kept up, so that tests can count them.
 pub(crate) fn builder(options: PgConnectOptions, max: u32) -> DbBuilder {
-    Db::builder().options(options).configure(|config| config.pool.min_connections = 0).max_connections(max)
+    Db::builder()
+        .options(options)
+        .configure(|config| config.pool.min_connections = 0)
+        .max_connections(max)
 }
 
 /// Looks at the database from beside the stack.
@@ -67,12 +72,18 @@ impl Admin {
     }
 
     pub(crate) async fn number(&mut self, sql: &str) -> i64 {
-        sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&mut self.0).await.unwrap()
+        sqlx::query_scalar(AssertSqlSafe(sql))
+            .fetch_one(&mut self.0)
+            .await
+            .unwrap()
     }
 
     /// The rows of `t`, which only committed transactions have written.
     pub(crate) async fn rows(&mut self) -> Vec<i32> {
-        sqlx::query_scalar("SELECT n FROM t ORDER BY n").fetch_all(&mut self.0).await.unwrap()
+        sqlx::query_scalar("SELECT n FROM t ORDER BY n")
+            .fetch_all(&mut self.0)
+            .await
+            .unwrap()
     }
 
     /// Sessions in this database other than this one, the control connection included.

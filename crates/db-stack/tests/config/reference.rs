@@ -19,7 +19,11 @@ fn flatten(name: &str, value: &serde_json::Value, keys: &mut BTreeMap<String, St
     let text = match value {
         serde_json::Value::Object(inner) if !inner.is_empty() => {
             for (key, value) in inner {
-                let name = if name.is_empty() { key.clone() } else { format!("{name}.{key}") };
+                let name = if name.is_empty() {
+                    key.clone()
+                } else {
+                    format!("{name}.{key}")
+                };
                 flatten(&name, value, keys);
             }
             return;

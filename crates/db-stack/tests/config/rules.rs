@@ -54,6 +54,7 @@ fn wrong_types_are_all_reported() {
 #[test]
 fn every_rule_names_key_value_and_range() {
     let hour = "1ms..=1h";
+    let day = "1ms..=1day";
     let from_zero = "0s..=1h";
     let ms = "1ms..=24days 20h 31m 23s 647ms";
     let plain = "text without control characters, not empty";
@@ -141,7 +142,29 @@ fn every_rule_names_key_value_and_range() {
             r"1\0",
             "text without control characters",
         ),
-        ("timeout.default", "0s", "0s", hour),
+        ("timeout.instant.timeout", "0s", "0s", day),
+        ("timeout.instant.alert", "0s", "0s", day),
+        ("timeout.instant.cache_ttl", "1us", "1us", day),
+        ("timeout.fast.timeout", "0s", "0s", day),
+        ("timeout.fast.alert", "0s", "0s", day),
+        ("timeout.fast.cache_ttl", "1us", "1us", day),
+        ("timeout.normal.timeout", "0s", "0s", day),
+        ("timeout.normal.alert", "0s", "0s", day),
+        ("timeout.normal.cache_ttl", "1us", "1us", day),
+        ("timeout.slow.timeout", "0s", "0s", day),
+        ("timeout.slow.alert", "0s", "0s", day),
+        ("timeout.slow.cache_ttl", "1us", "1us", day),
+        ("timeout.batch.timeout", "0s", "0s", day),
+        ("timeout.batch.alert", "0s", "0s", day),
+        ("timeout.batch.cache_ttl", "1us", "1us", day),
+        ("timeout.adaptive.quantile", "1", "1", "0.5..=0.999"),
+        ("timeout.adaptive.factor", "0.5", "0.5", "1..=10"),
+        ("timeout.adaptive.min_samples", "1", "1", "20..=10000"),
+        ("timeout.adaptive.floor", "0s", "0s", day),
+        ("timeout.adaptive.widen_share", "0.6", "0.6", "0.01..=0.5"),
+        ("timeout.near_limit", "0", "0", "0.1..=1"),
+        ("timeout.window", "0s", "0s", "1s..=1h"),
+        ("timeout.max_statements", "0", "0", "1..=100000"),
         ("transaction.timeout", "0s", "0s", hour),
         ("retry.max_attempts", "0", "0", "1..=10"),
         ("retry.base_delay", "0s", "0s", hour),
@@ -164,7 +187,7 @@ fn every_rule_names_key_value_and_range() {
         assert!(found.contains(&expected), "{expected:?} not in {found:?}");
     }
     // Every key that has a range is in the list, apart from words, which the type checks.
-    let words = ["mode", "admission", "ssl_mode", "url", "extra"];
+    let words = ["mode", "admission", "ssl_mode", "url", "extra", ".retry", ".custom"];
     for key in KEYS
         .iter()
         .filter(|key| !words.iter().any(|word| key.name.ends_with(word)))

@@ -196,7 +196,8 @@ fn toml_round_trip() {
         },
         timeout: TimeoutConfig {
             mode: Mode::Off,
-            default: Duration::from_millis(1),
+            window: Duration::from_secs(1),
+            ..TimeoutConfig::default()
         },
         transaction: TransactionConfig {
             mode: Mode::Observe,
