@@ -48,6 +48,9 @@ pub(crate) struct Args {
     /// Only these kinds of work.
     #[arg(long = "scenario", value_name = "NAME", value_delimiter = ',')]
     scenarios: Vec<Scenario>,
+    /// Only these subjects; a ratio needs both of its sides [default: all that are installed].
+    #[arg(long = "subject", value_name = "NAME", value_delimiter = ',')]
+    subjects: Vec<Subject>,
     /// Tasks of the closed loop over 8 connections [default: 1,8,32].
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=1000))]
     tasks: Vec<u32>,
@@ -148,7 +151,9 @@ impl Args {
         let loads: &[u32] = if self.quick { &[80] } else { &[50, 80] };
         let closed: &[u32] = if self.wants(Part::Closed) { &tasks } else { &[] };
         let open = if self.wants(Part::Open) { loads } else { &[] };
-        let mut plan = Plan::grid(&scenarios, closed, open, &Subject::ALL);
+        let all = Subject::value_variants();
+        let subjects = if self.subjects.is_empty() { all } else { &self.subjects };
+        let mut plan = Plan::grid(&scenarios, closed, open, subjects);
         if self.quick {
             plan.span = Duration::from_millis(400);
         }

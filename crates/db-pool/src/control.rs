@@ -45,8 +45,9 @@ impl Control {
     pub(crate) async fn serve(shared: Arc<Shared>) {
         let (sender, mut requests) = mpsc::channel(QUEUE);
         *shared.control.0.lock() = Some(sender);
-        let mut conn = open(&shared).await;
+        // Read before the endpoint: one that moves meanwhile then shows as moved.
         let mut epoch = shared.state.lock().epoch;
+        let mut conn = open(&shared).await;
         let mut batch = Vec::with_capacity(BATCH);
         while requests.recv_many(&mut batch, BATCH).await > 0 {
             let current = shared.state.lock().epoch;

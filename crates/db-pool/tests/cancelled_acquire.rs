@@ -4,7 +4,7 @@
 mod common;
 
 use common::{SOON, rig, until, up_to, warm};
-use db_core::{Lease, LeaseState};
+use db_core::{CloseReason, Lease, LeaseState};
 use db_pool::{Pool, PoolConfig};
 use db_testkit::Direction;
 use std::{
@@ -50,7 +50,13 @@ async fn a_storm_of_callers_opens_no_more_than_the_pool_may_have() {
         caller.await.unwrap();
     }
     let (served, connects) = (served.load(Ordering::Relaxed), proxy.counters().accepted);
-    assert!(connects <= 10, "{connects} connections opened for 8 slots");
+    // Eight, the control connection and a spare. Statements are abandoned as well: on a machine that is too busy to
+    // cancel one in time its connection is closed.
+    let closed = pool.stats().closed_for(CloseReason::Quarantine);
+    assert!(
+        connects <= 10 + closed && closed <= 10,
+        "{connects} connections opened for 8 slots, {closed} closed"
+    );
     // How many is the business of the layers that shed calls; here it is that the pool keeps working at all.
     assert!(served > 0, "nobody was served: {:?}", pool.stats());
     proxy.heal();

@@ -71,7 +71,11 @@ async fn they_add_up_after_a_random_load() {
     .await;
     let stats = pool.stats();
     assert_eq!((stats.in_use, stats.waiting, stats.lent), (0, 0, 0), "{stats:?}");
-    assert_eq!(stats.acquires, served, "{stats:?}");
+    // A lease may reach its caller in the very moment in which that one gives up.
+    assert!(
+        (served..=served + timed_out).contains(&stats.acquires),
+        "{served} served: {stats:?}"
+    );
     assert_eq!((stats.timeouts, stats.refused), (timed_out, refused), "{stats:?}");
     assert_eq!(
         stats.connects,

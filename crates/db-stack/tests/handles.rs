@@ -309,3 +309,41 @@ async fn prepare_and_describe_leave_the_lease_clean() {
     assert_eq!(timeout(SOON, by_executor(&db)).await.unwrap(), 1);
     assert_eq!(quiet(&db).await.connects, 1);
 }
+
+#[tokio::test]
+async fn no_debug_and_no_error_shows_the_password() {
+    const CANARY: &str = "canary-91c4";
+    let clean = |what: &str, text: String| assert!(!text.contains(CANARY), "{what} shows the password: {text}");
+    let server = db_testkit::Postgres::builder()
+        .password_auth(CANARY)
+        .start()
+        .await
+        .unwrap();
+    clean("a builder", format!("{:#?}", Db::builder().url(&server.url())));
+    let db = Db::connect(&server.url()).await.unwrap();
+    assert!(server.url().contains(CANARY));
+    let mut tx = db.begin().await.unwrap();
+    sqlx::query("SELECT 1").execute(&mut *tx).await.unwrap();
+    clean("a transaction", format!("{tx:#?} {:#?}", &*tx));
+    clean("the handle", format!("{db:#?} {:#?} {:#?}", db.events(), db.stats()));
+    clean("the configuration", format!("{:#?}", db.config()));
+    clean("a listener", format!("{:#?}", db.listener().await.unwrap()));
+    let wrong = server.url().replace(CANARY, &format!("{CANARY}-wrong"));
+    let error = timeout(SOON, Db::connect(&wrong)).await.unwrap().unwrap_err();
+    assert!(
+        matches!(&error, Error::Acquire(why) if why.failure == AcquireFailure::Refused),
+        "{error:?}"
+    );
+    clean("the error", format!("{error} {error:#?}"));
+    for odd in [
+        "postgres://me:canary-91c4@host:port/x",
+        "mysql://me:canary-91c4@host/x",
+        "canary-91c4",
+    ] {
+        let Err(error) = Db::connect_lazy(odd) else { continue };
+        // Text that is no URL at all is no password either.
+        if odd.contains('@') {
+            clean("a URL's error", format!("{error} {error:#?}"));
+        }
+    }
+}

@@ -177,7 +177,7 @@ async fn frozen_and_thawed() {
         let one = sqlx::query_scalar::<_, i32>("SELECT 1").fetch_one(&db);
         matches!(timeout(Duration::from_millis(500), one).await, Ok(Ok(1)))
     };
-    assert!(one().await);
+    common::until("somebody is served", one).await;
     server.freeze().await.unwrap();
     for _ in 0..4 {
         assert!(!one().await);

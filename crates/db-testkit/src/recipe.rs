@@ -153,7 +153,9 @@ pub(crate) fn dress(command: &mut process::Command, account: Account, home: &Hom
         .current_dir(home.dir())
         .env("HOME", home.dir())
         .env("LC_ALL", "C")
-        .stdin(Stdio::null());
+        .stdin(Stdio::null())
+        // A Ctrl-C on the terminal is for the caller: the server stays until it is told to stop.
+        .process_group(0);
     if let Account::Other { uid, gid } = account {
         // As root this drops the supplementary groups, too.
         command.gid(gid).uid(uid);

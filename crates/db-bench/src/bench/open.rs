@@ -23,7 +23,7 @@ use tokio::{
 /// Calls that may be outstanding. Arrivals above it wait, and their wait counts; below every pool's limit of waiters.
 const OUTSTANDING: usize = 512;
 /// A subject that can't keep up gets this many times the cell's length to work off what has arrived.
-const PATIENCE: u32 = 8;
+const PATIENCE: u32 = 20;
 
 /// One cell of the open loop.
 #[derive(Clone, Copy, Debug)]

@@ -5,6 +5,7 @@ use super::{
     sample::{Sample, Spread},
     subject::Subject,
 };
+use clap::ValueEnum;
 use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
 
 /// One rule below the header: figures are read down a column.
@@ -29,7 +30,7 @@ pub(crate) fn cells(report: &Report) {
     for (scenario, setting) in report.cells() {
         println!("\n{scenario} {setting}");
         let mut table = table(&["", "calls/s", "p50", "p99", "p99.9"]);
-        for subject in Subject::ALL {
+        for subject in Subject::value_variants() {
             let samples: Vec<&Sample> = report
                 .samples(&scenario, setting, subject.name())
                 .map(|one| &one.sample)

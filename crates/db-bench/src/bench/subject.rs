@@ -11,6 +11,7 @@ use super::{
     server::Target,
 };
 use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
 use db_core::Run;
 use db_pool::{Pool, PoolConfig};
 use db_stack::Db;
@@ -21,7 +22,7 @@ use std::{sync::Arc, time::Duration};
 pub(crate) const CONNECTIONS: u32 = 8;
 
 /// One way to the database.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
 pub(crate) enum Subject {
     /// `PgPool` as it comes.
     Sqlx,
@@ -38,16 +39,6 @@ pub(crate) enum Subject {
 }
 
 impl Subject {
-    /// In the order of the tables.
-    pub(crate) const ALL: [Self; 6] = [
-        Self::Sqlx,
-        Self::SqlxNoping,
-        Self::Deadpool,
-        Self::Lease,
-        Self::Db,
-        Self::Pgbench,
-    ];
-
     /// The name in tables and ratio lines.
     pub(crate) fn name(self) -> &'static str {
         match self {
