@@ -22,7 +22,7 @@ pub(crate) use print::{cells as print_cells, ratios as print_ratios};
 use crate::pg::{Signals, code_after};
 use anyhow::{Context, Result};
 use clap::ValueEnum;
-use plan::Plan;
+use plan::{OPEN, Plan};
 use report::Report;
 use scenario::Scenario;
 use server::Target;
@@ -151,9 +151,11 @@ impl Args {
         let loads: &[u32] = if self.quick { &[80] } else { &[50, 80] };
         let closed: &[u32] = if self.wants(Part::Closed) { &tasks } else { &[] };
         let open = if self.wants(Part::Open) { loads } else { &[] };
-        let all = Subject::value_variants();
-        let subjects = if self.subjects.is_empty() { all } else { &self.subjects };
-        let mut plan = Plan::grid(&scenarios, closed, open, subjects);
+        let (all, in_the_open) = match self.subjects.as_slice() {
+            [] => (Subject::value_variants(), OPEN.as_slice()),
+            named => (named, named),
+        };
+        let mut plan = Plan::grid(&scenarios, (closed, all), (open, in_the_open));
         if self.quick {
             plan.span = Duration::from_millis(400);
         }

@@ -1,5 +1,6 @@
 //! The whole stack on a small trading workload, with its backends killed under it, and an account of every order.
 
+mod analyst;
 mod faults;
 mod ledger;
 mod progress;
@@ -14,12 +15,13 @@ use db_stack::Db;
 use db_testkit::Postgres;
 use tokio::{
     sync::watch,
-    task::JoinSet,
+    task::{JoinHandle, JoinSet},
     time::{Instant, sleep, timeout},
 };
 
 use crate::{
     demo::{
+        analyst::Answers,
         faults::Killer,
         ledger::{Audit, Money},
         progress::Progress,
@@ -75,6 +77,7 @@ async fn play(args: Args, mut stopped: watch::Receiver<bool>) -> anyhow::Result<
         let trader = Trader::new(db.clone(), args.seed, number, progress.clone());
         traders.spawn(trader.trade(ended.clone()));
     }
+    let analyst = tokio::spawn(analyst::ask(db.clone(), server.admin().await?, ended.clone()));
     let mut killer = JoinSet::new();
     killer.spawn(Killer::new(server.admin().await?, args.seed).run(ended.clone()));
     let started = Instant::now();
@@ -87,7 +90,7 @@ async fn play(args: Args, mut stopped: watch::Receiver<bool>) -> anyhow::Result<
     end.send_replace(true);
     let took = started.elapsed();
     let mut report = Report::new(took);
-    let gathered = timeout(DRAIN, gather(&mut report, traders, killer)).await;
+    let gathered = timeout(DRAIN, gather(&mut report, traders, killer, analyst)).await;
     progress::finish();
     report.stats = db.stats();
     gathered.with_context(|| {
@@ -99,7 +102,7 @@ async fn play(args: Args, mut stopped: watch::Receiver<bool>) -> anyhow::Result<
     db.close().await;
     let audit = Audit::of(&server, &report.ledger, before).await?;
     report.print(&audit);
-    Ok(if audit.holds() {
+    Ok(if audit.holds() && report.answers.left_running == 0 {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
@@ -131,12 +134,18 @@ async fn prepare(args: &Args) -> anyhow::Result<(Postgres, Db, Money)> {
     Ok((server, db, money))
 }
 
-async fn gather(report: &mut Report, mut traders: JoinSet<Tally>, mut killer: JoinSet<u64>) -> anyhow::Result<()> {
+async fn gather(
+    report: &mut Report,
+    mut traders: JoinSet<Tally>,
+    mut killer: JoinSet<u64>,
+    analyst: JoinHandle<Answers>,
+) -> anyhow::Result<()> {
     while let Some(tally) = traders.join_next().await {
         report.add(tally.context("a task of the workload panicked")?);
     }
     while let Some(kills) = killer.join_next().await {
         report.kills = kills.context("the task that kills backends panicked")?;
     }
+    report.answers = analyst.await.context("the task that asks too much panicked")?;
     Ok(())
 }

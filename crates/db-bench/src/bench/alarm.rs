@@ -40,7 +40,7 @@ impl Alarm {
         };
         timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &alarm)?;
         // A ring is 8 bytes. Room for more makes it a short read, after which the runtime waits for the next event.
-        self.rings.read(&mut [0; 16]).await?;
+        let _ring = self.rings.read(&mut [0; 16]).await?;
         Ok(())
     }
 }

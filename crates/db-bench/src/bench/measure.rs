@@ -114,6 +114,10 @@ impl Bench<'_> {
             }
             let capacity = capacity(report, scenario, round)?;
             for subject in order(&cell.subjects, round) {
+                if subject == Subject::Pgbench {
+                    // The open loop is about how a pool hands out what it has; pgbench has no pool.
+                    continue;
+                }
                 sleep(PAUSE).await;
                 let open = Open {
                     scenario,

@@ -26,7 +26,7 @@ pub(crate) const CAPACITY_TASKS: u32 = 32;
 pub(crate) const CAPACITY_OF: Subject = Subject::Deadpool;
 
 /// Who is in the open loop: the pool we replace, the pool to beat, and ours.
-const OPEN: [Subject; 3] = [Subject::Sqlx, Subject::Deadpool, Subject::Db];
+pub(crate) const OPEN: [Subject; 3] = [Subject::Sqlx, Subject::Deadpool, Subject::Db];
 
 /// Everything that is run against the server.
 #[derive(Clone, Debug)]
@@ -39,20 +39,24 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// The full grid of these scenarios, task counts and loads.
-    pub(crate) fn grid(scenarios: &[Scenario], tasks: &[u32], loads: &[u32], subjects: &[Subject]) -> Self {
+    /// The full grid of these scenarios: task counts with their subjects, loads with theirs.
+    pub(crate) fn grid(
+        scenarios: &[Scenario],
+        (tasks, in_closed): (&[u32], &[Subject]),
+        (loads, in_open): (&[u32], &[Subject]),
+    ) -> Self {
         let closed = |&scenario: &Scenario| {
             tasks.iter().map(move |&tasks| ClosedCell {
                 scenario,
                 tasks,
-                subjects: subjects.to_vec(),
+                subjects: in_closed.to_vec(),
             })
         };
         let open = |&scenario: &Scenario| {
             loads.iter().map(move |&load| OpenCell {
                 scenario,
                 load,
-                subjects: OPEN.into_iter().filter(|subject| subjects.contains(subject)).collect(),
+                subjects: in_open.to_vec(),
             })
         };
         Self {
@@ -129,7 +133,7 @@ mod tests {
 
     #[test]
     fn an_open_loop_brings_its_capacity() {
-        let plan = Plan::grid(&[Scenario::PointSelect], &[8], &[80], &[Subject::Db]).with_capacities();
+        let plan = Plan::grid(&[Scenario::PointSelect], (&[8], &[Subject::Db]), (&[80], &OPEN)).with_capacities();
         assert_eq!(plan.closed.len(), 2);
         assert_eq!(plan.closed[1].subjects, [Subject::Deadpool]);
         let again = plan.with_capacities();

@@ -227,7 +227,7 @@ mod tests {
     use std::time::Duration;
 
     fn report() -> Report {
-        let mut report = Report::new(&Plan::grid(&[], &[], &[], &[]), "15".to_owned());
+        let mut report = Report::new(&Plan::grid(&[], (&[], &[]), (&[], &[])), "15".to_owned());
         for (round, (db, sqlx)) in [(20.0, 10.0), (44.0, 20.0), (9.0, 5.0)].into_iter().enumerate() {
             for (subject, throughput) in [(Subject::Db, db), (Subject::Sqlx, sqlx)] {
                 let sample = Sample {

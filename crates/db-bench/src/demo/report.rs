@@ -6,6 +6,7 @@ use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
 use db_stack::{CloseReason, PoolStats};
 
 use crate::demo::{
+    analyst::Answers,
     ledger::{Audit, Ledger},
     workload::{Calls, Tally},
 };
@@ -16,6 +17,7 @@ pub(crate) struct Report {
     tally: Tally,
     pub(crate) ledger: Ledger,
     pub(crate) kills: u64,
+    pub(crate) answers: Answers,
     pub(crate) stats: PoolStats,
 }
 
@@ -26,6 +28,7 @@ impl Report {
             tally: Tally::default(),
             ledger: Ledger::default(),
             kills: 0,
+            answers: Answers::default(),
             stats: PoolStats::default(),
         }
     }
@@ -50,7 +53,17 @@ impl Report {
         println!("{}", self.calls());
         println!("{}", self.errors());
         println!("{}", self.orders(audit));
+        println!("{}", self.analytics());
         println!("{}", self.pool());
+    }
+
+    fn analytics(&self) -> Table {
+        let mut table = table(["slow analytics, with a limit of 150 ms", ""]);
+        table.add_row(["asked".to_owned(), self.answers.asked.to_string()]);
+        table.add_row(["timed out".to_owned(), self.answers.timed_out.to_string()]);
+        let left = usize::try_from(self.answers.left_running).unwrap_or(usize::MAX);
+        table.add_row(["still running on the server at the end".to_owned(), mark(left)]);
+        table
     }
 
     fn calls(&self) -> Table {
