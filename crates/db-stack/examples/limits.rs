@@ -15,16 +15,22 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let error = sqlx::query("SELECT pg_sleep(30)")
         .execute(&db.class(QueryClass::Instant))
         .await
-        .unwrap_err();
+        .expect_err("30 s in 200 ms");
     println!("after {:?}: {error}", since.elapsed());
     let since = Instant::now();
     let one: i32 = sqlx::query_scalar("SELECT 1").fetch_one(&db).await?;
     println!("the only connection answers {one} again after {:?}", since.elapsed());
 
     let mut tx = db.timeout(Duration::from_millis(100)).begin().await?;
-    let error = sqlx::query("SELECT pg_sleep(30)").execute(&mut *tx).await.unwrap_err();
+    let error = sqlx::query("SELECT pg_sleep(30)")
+        .execute(&mut *tx)
+        .await
+        .expect_err("30 s in 100 ms");
     println!("inside: {error}");
-    println!("commit: {}", tx.commit().await.unwrap_err());
+    println!(
+        "commit: {}",
+        tx.commit().await.expect_err("a cancelled statement inside")
+    );
 
     let sleepers: i64 = sqlx::query_scalar(
         "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%pg_sleep(30)%' AND pid <> pg_backend_pid()",

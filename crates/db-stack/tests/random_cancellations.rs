@@ -56,7 +56,9 @@ async fn call(db: &Db, kind: u8) -> Result<(), Error> {
                 assert_eq!(answer, n);
             }
         }
-        4 => drop(sqlx::query("INSERT INTO done VALUES ($1)").bind(n).execute(db).await?),
+        4 => {
+            sqlx::query("INSERT INTO done VALUES ($1)").bind(n).execute(db).await?;
+        }
         5 => {
             let mut tx = db.begin().await?;
             let answer: i64 = sqlx::query_scalar("SELECT $1::int8")
@@ -94,7 +96,9 @@ async fn call(db: &Db, kind: u8) -> Result<(), Error> {
                 .execute(&mut *lease)
                 .await?;
         }
-        8 => drop(sqlx::query("SELECT pg_sleep(0.002)").execute(db).await?),
+        8 => {
+            sqlx::query("SELECT pg_sleep(0.002)").execute(db).await?;
+        }
         _ => {
             let error = sqlx::query("SELECT 1 / ($1::int8 - $1::int8)")
                 .bind(n)

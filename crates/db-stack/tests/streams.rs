@@ -36,8 +36,8 @@ async fn a_cut_within_the_bound_is_one_error_and_no_row() {
                 let error = timeout(SOON, rows.try_next())
                     .await
                     .unwrap()
-                    .err()
-                    .expect("no row was handed out");
+                    .map(drop)
+                    .expect_err("no row was handed out");
                 assert!(matches!(rows.try_next().await, Ok(None)), "that was all");
                 error
             }
@@ -60,7 +60,7 @@ async fn a_server_error_within_the_bound_is_one_error_and_no_row() {
     let rig = rig().await;
     let db = rig.db(1);
     let mut rows = sqlx::query("SELECT 1 / (50 - n) FROM generate_series(1, 100) AS n").fetch(&db);
-    let error = Error::from(rows.try_next().await.err().expect("no row was handed out"));
+    let error = Error::from(rows.try_next().await.map(drop).expect_err("no row was handed out"));
     assert_eq!(error.sqlstate().unwrap().code(), "22012");
     drop(rows);
     one(&db).await;

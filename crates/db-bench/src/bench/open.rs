@@ -94,7 +94,10 @@ impl<D: Driver> Arrivals<D> {
         while let Some(ended) = self.calls.join_next().await {
             self.note(ended)?;
         }
-        Ok(Sample::of(&self.latencies, counted.elapsed()))
+        Ok(Sample {
+            offered: Some(self.cell.rate),
+            ..Sample::of(&self.latencies, counted.elapsed())
+        })
     }
 
     fn gap(&mut self) -> Duration {

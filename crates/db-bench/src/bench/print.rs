@@ -55,8 +55,8 @@ pub(crate) fn cells(report: &Report) {
 
 /// The ratios with their spread, then one line each for scripts.
 pub(crate) fn ratios(report: &Report) {
-    let mut throughput = table(&["throughput, more is better", "ratio", "lowest..highest"]);
-    let mut latency = table(&["p99 latency, less is better", "ratio", "lowest..highest"]);
+    let mut throughput = table(&["throughput, more is better", "ratio", "lowest..highest", "rounds"]);
+    let mut latency = table(&["p99 latency, less is better", "ratio", "lowest..highest", "rounds"]);
     for ratio in &report.ratios {
         let to = match ratio.kind {
             Kind::Throughput => &mut throughput,
@@ -66,6 +66,7 @@ pub(crate) fn ratios(report: &Report) {
             format!("{}/{} {} {}", ratio.subject, ratio.peer, ratio.scenario, ratio.setting),
             format!("{:.2}", ratio.rounds.median),
             format!("{:.2}..{:.2}", ratio.rounds.min, ratio.rounds.max),
+            ratio.rounds.count.to_string(),
         ]);
     }
     println!("\n{throughput}\n\n{latency}\n");

@@ -7,6 +7,9 @@ use std::time::Duration;
 /// Latencies from here up are all "too long".
 const LONGEST: u64 = 60_000_000_000;
 
+/// The last calls end after the last arrival, and gaps at random have a spread of their own.
+const KEPT_UP: f64 = 0.95;
+
 /// A histogram of nanoseconds that never grows while it is written to.
 pub(crate) fn histogram() -> anyhow::Result<Histogram<u64>> {
     Ok(Histogram::new_with_bounds(100, LONGEST, 3)?)
@@ -30,6 +33,8 @@ pub(crate) struct Sample {
     pub(crate) p999: u64,
     /// Calls that were measured.
     pub(crate) calls: u64,
+    /// Arrivals in a second, in the open loop.
+    pub(crate) offered: Option<f64>,
 }
 
 impl Sample {
@@ -41,7 +46,13 @@ impl Sample {
             p99: latencies.value_at_quantile(0.99),
             p999: latencies.value_at_quantile(0.999),
             calls: latencies.len(),
+            offered: None,
         }
+    }
+
+    /// Whether what arrived was also done; in the closed loop it always is.
+    pub(crate) fn kept_up(&self) -> bool {
+        self.offered.is_none_or(|offered| self.throughput >= offered * KEPT_UP)
     }
 }
 
@@ -54,6 +65,8 @@ pub(crate) struct Spread {
     pub(crate) min: f64,
     /// The highest round.
     pub(crate) max: f64,
+    /// How many rounds there were.
+    pub(crate) count: usize,
 }
 
 impl Spread {
@@ -68,6 +81,7 @@ impl Spread {
             median: f64::midpoint(values[lower], values[upper]),
             min,
             max,
+            count: values.len(),
         })
     }
 }
