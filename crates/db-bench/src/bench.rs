@@ -54,6 +54,9 @@ pub(crate) struct Args {
     /// Tasks of the closed loop over 8 connections [default: 1,8,32].
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=1000))]
     tasks: Vec<u32>,
+    /// Loads of the open loop, in percent of what deadpool-postgres does with 32 tasks [default: 50,80].
+    #[arg(long = "load", value_name = "LIST", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=300))]
+    loads: Vec<u32>,
     /// Only these parts.
     #[arg(long = "part", value_name = "PART", value_delimiter = ',')]
     parts: Vec<Part>,
@@ -148,9 +151,9 @@ impl Args {
             (true, false) => Scenario::value_variants().to_vec(),
         };
         let tasks = or(&self.tasks, if self.quick { &[8, 32] } else { &[1, 8, 32] });
-        let loads: &[u32] = if self.quick { &[80] } else { &[50, 80] };
+        let loads = or(&self.loads, if self.quick { &[80] } else { &[50, 80] });
         let closed: &[u32] = if self.wants(Part::Closed) { &tasks } else { &[] };
-        let open = if self.wants(Part::Open) { loads } else { &[] };
+        let open: &[u32] = if self.wants(Part::Open) { &loads } else { &[] };
         let (all, in_the_open) = match self.subjects.as_slice() {
             [] => (Subject::value_variants(), OPEN.as_slice()),
             named => (named, named),

@@ -217,6 +217,17 @@ impl Pool {
         self.shared.demand.notify_one();
     }
 
+    /// New session settings for connections opened from now on, at the same endpoint; those of before are closed as
+    /// they come back.
+    pub fn set_session(&self, session: SessionConfig) {
+        if let Some(inner) = self.shared.inner.get() {
+            inner.set_connect_options(self.shared.endpoint.load().options(&session));
+        }
+        self.shared.session.store(Arc::new(session));
+        self.shared.state.lock().epoch += 1;
+        self.shared.demand.notify_one();
+    }
+
     /// The limits of an sqlx pool, as far as sqlx lets them be read; everything else at its default.
     pub fn limits_of(pool: &PgPool) -> PoolConfig {
         inner::limits(pool)

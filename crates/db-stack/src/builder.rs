@@ -74,12 +74,13 @@ impl DbBuilder {
             self.config.connection = DbConfig::from_url(url)?.connection;
         }
         self.config.validate()?;
+        let own_options = self.options.is_some();
         let options = match self.options.take() {
             Some(options) => options,
             None => self.config.connect_options()?,
         };
         let pool = Pool::builder(options, self.config.pool.clone());
-        self.finish(pool)
+        self.finish(pool, own_options)
     }
 
     /// The database, with the connect options, limits and hooks of an sqlx pool.
@@ -89,10 +90,10 @@ impl DbBuilder {
     pub fn build_from_pool(mut self, pool: &PgPool) -> Result<Db> {
         self.config.pool = Pool::limits_of(pool);
         let pool = Pool::from_pool(pool, self.config.pool.clone());
-        self.finish(pool)
+        self.finish(pool, true)
     }
 
-    fn finish(self, pool: PoolBuilder) -> Result<Db> {
+    fn finish(self, pool: PoolBuilder, own_options: bool) -> Result<Db> {
         let pool = pool
             .session(self.config.session.clone())
             .observers(self.observers.clone())
@@ -108,6 +109,7 @@ impl DbBuilder {
             timeouts,
             observers: self.observers,
             config: ArcSwap::from_pointee(self.config),
+            own_options,
         };
         Ok(Db {
             inner: Arc::new(inner),

@@ -24,6 +24,8 @@ pub(crate) struct Inner {
     pub(crate) stack: Box<dyn Stack>,
     pub(crate) observers: Observers,
     pub(crate) config: ArcSwap<DbConfig>,
+    /// Built from sqlx's own options or pool: the configuration does not know the address.
+    pub(crate) own_options: bool,
 }
 
 impl Db {
@@ -204,10 +206,13 @@ impl Db {
     pub fn reload(&self, config: DbConfig) -> Result<()> {
         config.validate()?;
         let before = self.inner.config.load_full();
-        if config.connection != before.connection || config.session != before.session {
+        if config.connection != before.connection || (config.session != before.session && !self.inner.own_options) {
             self.inner
                 .pool
                 .set_endpoint(config.connect_options()?, config.session.clone());
+        } else if config.session != before.session {
+            // The address came from the caller's own options, which the configuration does not know.
+            self.inner.pool.set_session(config.session.clone());
         }
         self.inner.pool.reload(config.pool.clone()).map_err(Error::from)?;
         self.inner.timeouts.reload(config.timeout.clone())?;

@@ -347,3 +347,24 @@ async fn no_debug_and_no_error_shows_the_password() {
         }
     }
 }
+
+/// Options given in sqlx's terms stay, whatever else is changed at run time.
+#[tokio::test]
+async fn reloading_changes_the_session_and_not_the_address() {
+    let rig = rig().await;
+    let db = rig.db(2);
+    assert_eq!(by_executor(&db).await, 1);
+    let mut config = db.config().as_ref().clone();
+    config.session.statement_timeout = Some(Duration::from_secs(17));
+    config.pool.max_connections = 3;
+    db.reload(config).unwrap();
+    let (database, limit): (String, String) = timeout(
+        SOON,
+        sqlx::query_as("SELECT current_database()::text, current_setting('statement_timeout')").fetch_one(&db),
+    )
+    .await
+    .unwrap()
+    .unwrap();
+    assert_eq!((database.as_str(), limit.as_str()), (rig.database.name(), "17s"));
+    assert_eq!(db.stats().max, 3);
+}
