@@ -42,7 +42,7 @@ pub(crate) struct Args {
     /// Rounds; in each, every subject has its turn in every cell [default: 5].
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: Option<u32>,
-    /// Seconds measured per subject, cell and round [default: 0.8; 0.4 with --quick].
+    /// Seconds measured per subject, cell and round [default: 0.8; 0.35 with --quick].
     #[arg(long, value_parser = seconds)]
     seconds: Option<Duration>,
     /// Only these kinds of work.
@@ -160,7 +160,7 @@ impl Args {
         };
         let mut plan = Plan::grid(&scenarios, (closed, all), (open, in_the_open));
         if self.quick {
-            plan.span = Duration::from_millis(400);
+            plan.span = Duration::from_millis(350);
         }
         plan.rounds = self.rounds.unwrap_or(plan.rounds);
         plan.span = self.seconds.unwrap_or(plan.span);
