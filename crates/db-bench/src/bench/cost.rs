@@ -33,6 +33,10 @@ pub(crate) enum Step {
     FakeRun,
     /// The same behind one pointer and a boxed future, as the facade has it.
     FakeErased,
+    /// `Run` of an operation that waits once, as every trip to a server does.
+    FakeWait,
+    /// The same under the timeout layer, as one known statement.
+    FakeTimeout,
     /// A lease of the warm pool, taken and given back.
     PoolLease,
     /// `Run` over the warm pool.
@@ -53,6 +57,8 @@ impl Step {
             Self::FakeLease => "fake-lease",
             Self::FakeRun => "fake-run",
             Self::FakeErased => "fake-erased",
+            Self::FakeWait => "fake-wait",
+            Self::FakeTimeout => "fake-timeout",
             Self::PoolLease => "pool-lease",
             Self::PoolRun => "pool-run",
             Self::PoolErased => "pool-erased",
@@ -67,6 +73,8 @@ impl Step {
             Self::FakeLease => "one connection handed out again and again",
             Self::FakeRun => "+ Run",
             Self::FakeErased => "+ erased facade",
+            Self::FakeWait => "Run of something that waits once",
+            Self::FakeTimeout => "+ timeout layer",
             Self::PoolLease => "warm pool: acquire and release",
             Self::PoolRun => "+ Run",
             Self::PoolErased => "+ erased facade",

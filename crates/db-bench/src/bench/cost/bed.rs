@@ -2,9 +2,10 @@
 
 use super::Step;
 use anyhow::Result;
-use db_core::{Call, Footprint, Lease, Operation, Run, Service, Source, Statement, Want};
+use db_core::{Call, Footprint, Layer, Lease, Operation, Run, Service, Source, Statement, Want};
 use db_pool::{Pool, PoolConfig};
 use db_stack::Db;
+use db_timeout::TimeoutLayer;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use sqlx::{
@@ -13,13 +14,39 @@ use sqlx::{
     query,
 };
 use std::{
+    future::poll_fn,
     hint::black_box,
     ops::{Deref, DerefMut},
     sync::Arc,
+    task::Poll,
 };
 
 /// Needs no table.
 const ECHO: &str = "SELECT $1::int4";
+
+/// An operation that is ready when it is asked for the second time.
+struct WaitsOnce;
+
+impl Operation for WaitsOnce {
+    type Output = ();
+
+    async fn run(&self, _: &mut PgConnection) -> db_core::Result<()> {
+        let mut asked = false;
+        poll_fn(|cx| {
+            if std::mem::replace(&mut asked, true) {
+                return Poll::Ready(());
+            }
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        })
+        .await;
+        Ok(())
+    }
+
+    fn footprint(&self) -> Footprint {
+        Footprint::None
+    }
+}
 
 /// An operation that does nothing with its connection.
 struct Nothing;
@@ -135,6 +162,20 @@ impl Bed {
             Step::FakeErased => {
                 for _ in 0..calls {
                     self.fake_erased.erased(&call, &Nothing).await?;
+                }
+            }
+            Step::FakeWait => {
+                let run = Run(self.fake.clone());
+                for _ in 0..calls {
+                    run.call(&call, &WaitsOnce).await?;
+                }
+            }
+            Step::FakeTimeout => {
+                let run = TimeoutLayer::default().layer(Run(self.fake.clone()));
+                let mut call = call;
+                call.statement = Some(Statement::all(ECHO)?.facts().fingerprint());
+                for _ in 0..calls {
+                    run.call(&call, &WaitsOnce).await?;
                 }
             }
             Step::PoolLease => {
