@@ -103,6 +103,19 @@ impl DbBuilder {
         if !unused.is_empty() {
             tracing::warn!(keys = ?unused, "settings without effect: this build has no layer for them");
         }
+        let longest = self.config.timeout.longest();
+        if let Some(backstop) = self
+            .config
+            .session
+            .statement_timeout
+            .filter(|backstop| *backstop < longest)
+        {
+            tracing::warn!(
+                ?backstop,
+                ?longest,
+                "session.statement_timeout ends statements before their class does"
+            );
+        }
         let inner = Inner {
             stack: stack::assemble(pool.clone(), timeouts.clone()),
             pool,
