@@ -8,6 +8,7 @@ use crate::{
 use arc_swap::ArcSwap;
 use db_core::{Call, Observer, Observers, Result, Source};
 use db_pool::{Pool, PoolBuilder};
+use db_retry::{RetryLayer, RetryPolicy};
 use db_timeout::TimeoutLayer;
 use sqlx::{PgPool, postgres::PgConnectOptions};
 use std::{fmt, sync::Arc};
@@ -99,6 +100,7 @@ impl DbBuilder {
             .observers(self.observers.clone())
             .build()?;
         let timeouts = TimeoutLayer::new(self.config.timeout.clone(), self.observers.clone())?;
+        let retries = RetryPolicy::new(self.config.retry.clone(), self.observers.clone())?;
         let unused = self.config.inactive_keys();
         if !unused.is_empty() {
             tracing::warn!(keys = ?unused, "settings without effect: this build has no layer for them");
@@ -117,9 +119,10 @@ impl DbBuilder {
             );
         }
         let inner = Inner {
-            stack: stack::assemble(pool.clone(), timeouts.clone()),
+            stack: stack::assemble(pool.clone(), timeouts.clone(), RetryLayer::new(retries.clone())),
             pool,
             timeouts,
+            retries,
             observers: self.observers,
             config: ArcSwap::from_pointee(self.config),
             own_options,

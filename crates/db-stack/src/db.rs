@@ -4,6 +4,7 @@ use crate::{builder::DbBuilder, config::DbConfig, events::Events, limits::Limits
 use arc_swap::ArcSwap;
 use db_core::{Call, Error, Observers, QueryClass, Result, Source};
 use db_pool::{CloseReport, Pool, PoolLease, PoolStats};
+use db_retry::{RetryPolicy, RetryStats};
 use db_timeout::{TimeoutLayer, TimeoutStats};
 use sqlx::{PgPool, SqlSafeStr, postgres::PgConnectOptions};
 use std::{fmt, future::Future, panic::Location, sync::Arc, time::Duration};
@@ -21,6 +22,7 @@ pub struct Db {
 pub(crate) struct Inner {
     pub(crate) pool: Pool,
     pub(crate) timeouts: TimeoutLayer,
+    pub(crate) retries: RetryPolicy,
     pub(crate) stack: Box<dyn Stack>,
     pub(crate) observers: Observers,
     pub(crate) config: ArcSwap<DbConfig>,
@@ -97,6 +99,18 @@ impl Db {
     #[track_caller]
     pub fn timeout(&self, timeout: Duration) -> Self {
         self.with(|call| call.timeout = Some(call.timeout.map_or(timeout, |set| set.min(timeout))))
+    }
+
+    /// The same database for calls that may run twice without harm: what may have run is then tried again as well.
+    #[must_use]
+    #[track_caller]
+    pub fn idempotent(&self) -> Self {
+        self.with(|call| call.idempotent = true)
+    }
+
+    /// Retries by cause, attempts per call, what is left of the budget, and transactions by outcome.
+    pub fn retries(&self) -> RetryStats {
+        self.inner.retries.stats()
     }
 
     /// Calls, timeouts and durations by class and by statement.
@@ -216,6 +230,7 @@ impl Db {
         }
         self.inner.pool.reload(config.pool.clone()).map_err(Error::from)?;
         self.inner.timeouts.reload(config.timeout.clone())?;
+        self.inner.retries.reload(config.retry.clone())?;
         self.inner.config.store(Arc::new(config));
         Ok(())
     }

@@ -44,6 +44,7 @@ pub use db_core::{
     config::{InvalidConfig, InvalidKey, Mode},
 };
 pub use db_pool::{CloseReport, PoolConfig, PoolLease as Lease, PoolStats, SessionConfig};
+pub use db_retry::{CauseStats, Durations, RetryBudget, RetryStats, TransactionStats};
 pub use db_timeout::{ClassLimits, TimeoutStats};
 pub use events::Events;
 pub use listener::{Listener, Message};

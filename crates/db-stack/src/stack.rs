@@ -3,6 +3,7 @@
 use crate::fair::fair;
 use db_core::{Call, Result, Rows, Run, Service, Statement};
 use db_pool::Pool;
+use db_retry::RetryLayer;
 use db_timeout::TimeoutLayer;
 use futures_core::future::BoxFuture;
 use tower::ServiceBuilder;
@@ -19,6 +20,6 @@ impl<S: Service<Statement>> Stack for S {
 }
 
 /// From the outside in.
-pub(crate) fn assemble(pool: Pool, timeouts: TimeoutLayer) -> Box<dyn Stack> {
-    Box::new(ServiceBuilder::new().layer(timeouts).service(Run(pool)))
+pub(crate) fn assemble(pool: Pool, timeouts: TimeoutLayer, retries: RetryLayer) -> Box<dyn Stack> {
+    Box::new(ServiceBuilder::new().layer(timeouts).layer(retries).service(Run(pool)))
 }

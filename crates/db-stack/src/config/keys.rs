@@ -98,9 +98,18 @@ pub const KEYS: &[KeyDoc] = keys! {
 
     Mode "retry.mode" = "enforce", "off, observe or enforce": "Whether a failed call is tried again.";
     Integer "retry.max_attempts" = "3", "1..=10": "Attempts in total, the first one included.";
-    Duration "retry.base_delay" = "50ms", "1ms..=1h": "The pause before the second attempt.";
+    Word "retry.strategy" = "exponential", "exponential or decorrelated": "How pauses grow and spread.";
+    Duration "retry.base_delay" = "50ms", "1ms..=cap": "The pause before the second attempt, after the connection failed.";
+    Duration "retry.contention_delay" = "20ms", "1ms..=cap": "The same after a deadlock or serialization failure.";
+    Duration "retry.overload_delay" = "250ms", "1ms..=cap": "The same when the server has too little of something.";
     Number "retry.multiplier" = "2.0", "1..=10": "Each pause is this many times the one before.";
     Number "retry.jitter" = "0.3", "0..=1": "Each pause is longer or shorter by up to this share.";
+    Duration "retry.cap" = "1s", "1ms..=1h": "No pause is longer.";
+    Number "retry.budget_ratio" = "0.1", "0..=1": "Retries of all callers together, as a share of their calls.";
+    Integer "retry.budget_floor" = "10", "0..=1000": "Retries that are there when nothing has been saved yet.";
+    Duration "retry.budget_span" = "10s", "1s..=1h": "Over so long, and longer, the share holds also for a burst.";
+    Flag "retry.lock_timeouts" = "false", "true or false": "Whether 55P03 (`lock_timeout`, `NOWAIT`) is repeated.";
+    Flag "retry.pooler" = "false", "true or false": "Whether a pooler such as PgBouncer stands before the server.";
 
     Mode "health.mode" = "enforce", "off, observe or enforce": "`observe` probes and gates no call.";
     Duration "health.interval" = "10s", "1ms..=1h": "The time between two probes.";

@@ -28,36 +28,6 @@ impl Default for TransactionConfig {
     }
 }
 
-/// When a failed call is tried again.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct RetryConfig {
-    /// Default `enforce`; `observe` counts the retries that it would have made.
-    pub mode: Mode,
-    /// Attempts in total, the first one included. Default 3 (the report), 1..=10.
-    pub max_attempts: u32,
-    /// The pause before the second attempt. Default 50 ms (own choice: the report's 500 ms is longer than most
-    /// callers wait), 1ms..=1h.
-    #[serde(with = "duration")]
-    pub base_delay: Duration,
-    /// Each pause is this many times the one before. Default 2.0 (the report), 1..=10.
-    pub multiplier: f64,
-    /// Each pause is longer or shorter by up to this share. Default 0.3 (the report), 0..=1.
-    pub jitter: f64,
-}
-
-impl Default for RetryConfig {
-    fn default() -> Self {
-        Self {
-            mode: Mode::Enforce,
-            max_attempts: 3,
-            base_delay: Duration::from_millis(50),
-            multiplier: 2.0,
-            jitter: 0.3,
-        }
-    }
-}
-
 /// How the server is watched.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -158,12 +128,6 @@ macro_rules! validated {
 
 validated! {
     TransactionConfig, |section, c| { c.range("timeout", &section.timeout, MS..=HOUR); }
-    RetryConfig, |section, c| {
-        c.range("max_attempts", &section.max_attempts, 1..=10);
-        c.range("base_delay", &section.base_delay, MS..=HOUR);
-        c.range("multiplier", &section.multiplier, 1.0..=10.0);
-        c.range("jitter", &section.jitter, 0.0..=1.0);
-    }
     HealthConfig, |section, c| {
         c.range("interval", &section.interval, MS..=HOUR);
         c.at_least("timeout", &section.timeout, &MS);

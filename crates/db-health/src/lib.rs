@@ -1,0 +1,1 @@
+//! Health that tells the truth.
