@@ -167,9 +167,16 @@ fn every_rule_names_key_value_and_range() {
         ("timeout.max_statements", "0", "0", "1..=100000"),
         ("transaction.timeout", "0s", "0s", hour),
         ("retry.max_attempts", "0", "0", "1..=10"),
-        ("retry.base_delay", "0s", "0s", hour),
+        ("retry.base_delay", "0s", "0s", "at least 1ms"),
+        ("retry.contention_delay", "0s", "0s", "at least 1ms"),
+        ("retry.overload_delay", "0s", "0s", "at least 1ms"),
+        ("retry.base_delay", "2s", "2s", "not longer than retry.cap (1s)"),
         ("retry.multiplier", "0.5", "0.5", "1..=10"),
         ("retry.jitter", "1.5", "1.5", "0..=1"),
+        ("retry.cap", "2h", "2h", hour),
+        ("retry.budget_ratio", "1.5", "1.5", "0..=1"),
+        ("retry.budget_floor", "1001", "1001", "0..=1000"),
+        ("retry.budget_span", "1ms", "1ms", "1s..=1h"),
         ("health.interval", "2h", "2h", hour),
         ("health.timeout", "11s", "11s", "not longer than health.interval (10s)"),
         ("slow_query.threshold", "2h", "2h", from_zero),
@@ -187,7 +194,18 @@ fn every_rule_names_key_value_and_range() {
         assert!(found.contains(&expected), "{expected:?} not in {found:?}");
     }
     // Every key that has a range is in the list, apart from words, which the type checks.
-    let words = ["mode", "admission", "ssl_mode", "url", "extra", ".retry", ".custom"];
+    let words = [
+        "mode",
+        "admission",
+        "ssl_mode",
+        "url",
+        "extra",
+        ".retry",
+        ".custom",
+        ".lock_timeouts",
+        ".pooler",
+        ".strategy",
+    ];
     for key in KEYS
         .iter()
         .filter(|key| !words.iter().any(|word| key.name.ends_with(word)))

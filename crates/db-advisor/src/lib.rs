@@ -1,0 +1,1 @@
+//! Advice measured on the own database: workload, indexes, plans, PgBouncer, and the command db-stack.
