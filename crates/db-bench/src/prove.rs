@@ -47,7 +47,7 @@ struct Proof {
     run: fn(bool) -> BoxFuture<'static, anyhow::Result<Verdict>>,
 }
 
-const PROOFS: [Proof; 7] = [
+const PROOFS: &[Proof] = &[
     Proof {
         name: "cancellation",
         promise: "a call dropped at any await leaves no open transaction, wrong answer or lost permit",
@@ -87,7 +87,7 @@ const PROOFS: [Proof; 7] = [
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let Some(name) = args.name else {
-        for proof in &PROOFS {
+        for proof in PROOFS {
             println!("{:<14} {}", proof.name, proof.promise);
         }
         return Ok(ExitCode::SUCCESS);
