@@ -4,7 +4,7 @@ mod timeout;
 
 pub use timeout::{LimitOrigin, TimeoutError};
 
-use crate::{Fingerprint, QueryClass, SqlState};
+use crate::{Fingerprint, LeaseRevoked, QueryClass, SqlState, suspect::At};
 use sqlx::{
     error::DatabaseError,
     postgres::{PgDatabaseError, PgSeverity},
@@ -43,6 +43,10 @@ pub enum Error {
     /// The transaction can't be committed.
     #[error(transparent)]
     Aborted(#[from] TransactionAborted),
+
+    /// The lease was taken back from its holder, who had it for too long; what ran on it may have taken effect.
+    #[error(transparent)]
+    Revoked(Box<LeaseRevoked>),
 
     /// COMMIT was sent and its answer never came: the transaction may have been committed.
     #[error("the outcome of COMMIT is unknown: {source}")]
@@ -143,6 +147,8 @@ pub struct AcquireError {
     pub failure: AcquireFailure,
     /// How long the caller waited.
     pub waited: Duration,
+    /// Where it asked, where that helps to understand the failure.
+    pub site: Option<&'static Location<'static>>,
     /// Connections open at that moment, leased or idle.
     pub size: u32,
     /// The most connections that the pool may open.
@@ -164,6 +170,7 @@ impl AcquireError {
         Self {
             failure,
             waited,
+            site: None,
             size: 0,
             max: 0,
             waiting: 0,
@@ -176,7 +183,11 @@ impl AcquireError {
 
 impl fmt::Display for AcquireError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "no connection after {:?}: {}", self.waited, self.failure)?;
+        f.write_str("no connection")?;
+        if let Some(site) = self.site {
+            write!(f, " for {}:{}", site.file(), site.line())?;
+        }
+        write!(f, " after {:?}: {}", self.waited, self.failure)?;
         if let Some(cause) = &self.cause {
             write!(f, ": {cause}")?;
         }
@@ -186,6 +197,11 @@ impl fmt::Display for AcquireError {
                 " ({} of {} connections open, {} callers waiting)",
                 self.size, self.max, self.waiting
             )?;
+        }
+        if matches!(
+            self.failure,
+            AcquireFailure::TimedOut | AcquireFailure::QueueFull | AcquireFailure::Nested
+        ) {
             for (i, holder) in self.holders.iter().enumerate() {
                 write!(f, "{}{holder}", if i == 0 { "; held by " } else { ", " })?;
             }
@@ -216,6 +232,10 @@ pub enum AcquireFailure {
     /// The pool is closed or closing.
     #[error("the pool is closed")]
     Closed,
+    /// The caller's own task holds a lease, uses it for nothing and waits for another one of an exhausted pool: when
+    /// every holder does so, all wait for ever.
+    #[error("its task holds a lease already, and the pool is exhausted")]
+    Nested,
 }
 
 /// A failed attempt to open a connection, shared by all callers that it concerns.
@@ -281,11 +301,7 @@ impl Holder {
 
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.site {
-            Some(site) => write!(f, "{}:{}", site.file(), site.line())?,
-            None => write!(f, "an unnamed caller")?,
-        }
-        write!(f, " for {:.1?}", self.held)
+        write!(f, "{} for {:.1?}", At(self.site, self.statement), self.held)
     }
 }
 
@@ -371,8 +387,10 @@ impl Error {
                 AcquireFailure::Down | AcquireFailure::TooManyConnections => io::ErrorKind::ConnectionRefused,
                 AcquireFailure::Refused => io::ErrorKind::PermissionDenied,
                 AcquireFailure::Closed => io::ErrorKind::NotConnected,
+                AcquireFailure::Nested => io::ErrorKind::Deadlock,
             },
             Self::Timeout(_) => io::ErrorKind::TimedOut,
+            Self::Revoked(_) => io::ErrorKind::ConnectionAborted,
             _ => io::ErrorKind::Other,
         }
     }
@@ -387,5 +405,11 @@ impl From<AcquireError> for Error {
 impl From<TimeoutError> for Error {
     fn from(error: TimeoutError) -> Self {
         Self::Timeout(Box::new(error))
+    }
+}
+
+impl From<LeaseRevoked> for Error {
+    fn from(error: LeaseRevoked) -> Self {
+        Self::Revoked(Box::new(error))
     }
 }

@@ -1,6 +1,6 @@
 //! What the layers tell about themselves. No layer knows who listens.
 
-use crate::{AcquireFailure, Fingerprint, GaveUp, LimitOrigin, QueryClass, RetryCause, SqlState};
+use crate::{AcquireFailure, Fingerprint, GaveUp, LimitOrigin, QueryClass, RetryCause, SqlState, Suspect};
 use std::{
     fmt,
     panic::Location,
@@ -33,11 +33,13 @@ pub enum CloseReason {
     Epoch,
     /// The caller took it out of the pool for good.
     Detached,
+    /// Its lease was taken back from a holder who had it for too long.
+    Revoked,
 }
 
 impl CloseReason {
     /// Every reason, in the order of [`CloseReason::index`].
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Lifetime,
         Self::Idle,
         Self::Invalid,
@@ -47,6 +49,7 @@ impl CloseReason {
         Self::Closed,
         Self::Epoch,
         Self::Detached,
+        Self::Revoked,
     ];
 
     /// A small number for tables of counters.
@@ -66,6 +69,7 @@ impl CloseReason {
             Self::Closed => "closed",
             Self::Epoch => "epoch",
             Self::Detached => "detached",
+            Self::Revoked => "revoked",
         }
     }
 }
@@ -248,6 +252,34 @@ pub enum Event {
         class: QueryClass,
         /// The statement, if the call was one; nothing for a transaction.
         statement: Option<Fingerprint>,
+    },
+    /// A lease has been out for longer than its class allows; told once for each lease.
+    LeaseSuspect(Arc<Suspect>),
+    /// A suspect lease came back.
+    SuspectReturned {
+        /// Where it was asked for.
+        site: Option<&'static Location<'static>>,
+        /// The statement that it was asked for, if the stack ran it.
+        statement: Option<Fingerprint>,
+        /// The class of the call.
+        class: QueryClass,
+        /// How long it was out in all.
+        held: Duration,
+    },
+    /// A lease was taken back from its holder.
+    LeaseRevoked(Arc<Suspect>),
+    /// In observe mode: a lease would have been taken back.
+    WouldRevoke(Arc<Suspect>),
+    /// A task that holds a lease waited for another one of an exhausted pool.
+    NestedAcquire {
+        /// Where it asked for the other one.
+        site: Option<&'static Location<'static>>,
+        /// The statement that it asked for, if the stack runs it.
+        statement: Option<Fingerprint>,
+        /// Where it had asked for the one it holds.
+        holds: Option<&'static Location<'static>>,
+        /// Whether it was refused.
+        refused: bool,
     },
     /// The settings were swapped.
     Reloaded,

@@ -15,11 +15,13 @@
 //! # let _ = rows; Ok(()) }
 //! ```
 
+mod alarm;
 mod call;
 pub mod config;
 mod error;
 mod event;
 mod facts;
+mod lessor;
 mod operation;
 mod retry;
 mod rows;
@@ -28,7 +30,9 @@ mod service;
 mod source;
 mod sqlstate;
 mod statement;
+mod suspect;
 
+pub use alarm::Alarm;
 pub use call::{Call, QueryClass};
 pub use error::{
     AcquireError, AcquireFailure, ConnectFailure, Error, Holder, LimitOrigin, Result, Sent, ServerError, TimeoutError,
@@ -36,12 +40,14 @@ pub use error::{
 };
 pub use event::{CloseReason, Event, LeaseOutcome, Observer, Observers};
 pub use facts::{FactsCache, Fingerprint, StatementFacts, StatementKind, TableName};
+pub use lessor::{EndSession, LeaseId, Lessor, Session, SessionState, Signalled};
 pub use operation::{Footprint, Operation};
 pub use retry::{GaveUp, RetryCause};
 pub use rows::{Handoff, Rows, Step};
 pub use run::Run;
 pub use service::{Service, ServiceFn, service_fn};
-pub use source::{Lease, LeaseState, Source};
+pub use source::{Attachment, Lease, LeaseNote, LeaseState, Source};
 pub use sqlstate::{SqlState, SqlStateClass};
 pub use statement::{Replay, Statement, Want};
+pub use suspect::{LeaseCause, LeaseRevoked, Suspect, TransactionState};
 pub use tower_layer::{Layer, layer_fn};

@@ -1,6 +1,6 @@
 //! The leaf that joins the two seams.
 
-use crate::{Call, Footprint, Lease, LeaseState, Operation, Result, Service, Source};
+use crate::{Call, Error, Footprint, Lease, LeaseState, Operation, Result, Service, Source};
 
 /// Takes a lease from the source, runs the operation on it and says how the lease was left.
 #[derive(Clone, Copy, Debug)]
@@ -18,6 +18,6 @@ impl<C: Source, Op: Operation + ?Sized> Service<Op> for Run<C> {
                 state => state,
             },
         });
-        out
+        out.map_err(|error| lease.revoked().map_or(error, Error::from))
     }
 }

@@ -1,8 +1,9 @@
 //! Seam 2: what to run it on.
 
-use crate::{Call, Error, Result, SqlState};
+use crate::{Call, Error, Fingerprint, LeaseId, LeaseRevoked, Result, SqlState};
 use sqlx::{PgConnection, PgPool, Postgres, pool::PoolConnection};
-use std::{future::Future, ops::DerefMut, sync::Arc};
+use std::{any::Any, future::Future, ops::DerefMut, sync::Arc};
+use tokio::time::Instant;
 
 /// How an operation left its lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +40,21 @@ impl LeaseState {
     }
 }
 
+/// What a holder tells about its lease while it has it, for those who keep account of leases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LeaseNote {
+    /// This statement is about to run.
+    Statement(Fingerprint),
+    /// A transaction has begun.
+    Begun,
+    /// The transaction is over.
+    Ended,
+}
+
+/// A place on a connection where a layer around its source keeps what it knows about it from one lease to the next.
+pub type Attachment = Option<Arc<dyn Any + Send + Sync>>;
+
 /// A connection in use.
 ///
 /// Mutable access through `DerefMut` is *raw* access: whoever has `&mut PgConnection` can leave anything behind, so
@@ -54,6 +70,36 @@ pub trait Lease: DerefMut<Target = PgConnection> + Send {
     /// Says how the operation left the connection.
     fn settle(&mut self, state: LeaseState) {
         let _ = state;
+    }
+
+    /// Tells what happens on the connection. Costs nothing where nobody keeps account.
+    fn note(&mut self, note: LeaseNote) {
+        let _ = note;
+    }
+
+    /// Whether the lease was taken back from its holder; see [`Lessor`](crate::Lessor).
+    fn revoked(&self) -> Option<LeaseRevoked> {
+        None
+    }
+
+    /// Its number, where the source numbers its leases.
+    fn id(&self) -> Option<LeaseId> {
+        None
+    }
+
+    /// When it was handed out, where the source has looked at the clock already.
+    fn since(&self) -> Option<Instant> {
+        None
+    }
+
+    /// Says that the lease is about to be dropped, and when, so that the source need not look at the clock again.
+    fn returning(&mut self, now: Instant) {
+        let _ = now;
+    }
+
+    /// The connection's place for a layer around the source, where it has one.
+    fn attachment(&mut self) -> Option<&mut Attachment> {
+        None
     }
 }
 

@@ -1,5 +1,6 @@
 //! One open connection and what the pool knows about it.
 
+use db_core::{Attachment, LeaseId};
 use sqlx::PgConnection;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -19,6 +20,12 @@ pub(crate) struct Conn {
     pub(crate) pg: PgConnection,
     /// Its place in the table of holders; unique among the open connections of the pool.
     pub(crate) slot: u32,
+    /// The number of its latest lease.
+    pub(crate) serial: u64,
+    /// When that lease was handed out.
+    pub(crate) leased: Instant,
+    /// What a layer around the pool keeps about it.
+    pub(crate) attachment: Attachment,
     /// The endpoint's epoch under which it was dialled.
     pub(crate) epoch: u64,
     pub(crate) backend: Backend,
@@ -28,6 +35,14 @@ pub(crate) struct Conn {
 }
 
 impl Conn {
+    /// Its latest lease.
+    pub(crate) fn id(&self) -> LeaseId {
+        LeaseId {
+            slot: self.slot,
+            serial: self.serial,
+        }
+    }
+
     pub(crate) fn expired(&self, now: Instant) -> bool {
         self.expires.is_some_and(|at| at <= now)
     }

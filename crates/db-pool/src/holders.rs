@@ -1,7 +1,8 @@
 //! Who holds which lease: written under the pool's lock at every checkout, read when somebody asks why it is full.
 
-use db_core::{Call, Fingerprint, Holder, QueryClass};
-use std::panic::Location;
+use crate::conn::{Backend, Conn};
+use db_core::{Call, Fingerprint, Holder, LeaseId, QueryClass};
+use std::{panic::Location, time::Duration};
 use tokio::time::Instant;
 
 /// What a caller said of itself.
@@ -26,55 +27,145 @@ impl From<&Call> for Caller {
 struct Entry {
     caller: Caller,
     since: Instant,
-    pid: i32,
+    serial: u64,
+    /// Taken back: the connection is closed when the lease comes back.
+    revoked: bool,
+}
+
+struct Place {
+    backend: Backend,
+    born: Instant,
+    entry: Option<Entry>,
+}
+
+/// What has become of a lease that comes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It is the pool's.
+    Held,
+    /// It was revoked: its connection must go.
+    Revoked,
+    /// It was revoked, and its place has been given to another connection.
+    WrittenOff,
 }
 
 /// A slab with one place per open connection.
 #[derive(Default)]
 pub(crate) struct Holders {
-    places: Vec<Option<Entry>>,
+    places: Vec<Option<Place>>,
     free: Vec<u32>,
 }
 
 impl Holders {
     /// A place for a new connection.
-    pub(crate) fn open(&mut self) -> u32 {
-        self.free.pop().unwrap_or_else(|| {
-            self.places.push(None);
-            u32::try_from(self.places.len() - 1).unwrap_or(u32::MAX)
-        })
+    pub(crate) fn open(&mut self, backend: Backend, born: Instant) -> u32 {
+        let place = Some(Place {
+            backend,
+            born,
+            entry: None,
+        });
+        match self.free.pop() {
+            Some(slot) => {
+                self.places[slot as usize] = place;
+                slot
+            }
+            None => {
+                self.places.push(place);
+                u32::try_from(self.places.len() - 1).unwrap_or(u32::MAX)
+            }
+        }
     }
 
     /// The connection is gone.
     pub(crate) fn close(&mut self, slot: u32) {
-        self.give_back(slot);
+        self.places[slot as usize] = None;
         self.free.push(slot);
     }
 
-    pub(crate) fn take(&mut self, slot: u32, caller: Caller, since: Instant, pid: i32) {
-        if let Some(place) = self.places.get_mut(slot as usize) {
-            *place = Some(Entry { caller, since, pid });
+    pub(crate) fn take(&mut self, conn: &Conn, caller: Caller) {
+        if let Some(place) = self.place_mut(conn.slot) {
+            place.entry = Some(Entry {
+                caller,
+                since: conn.leased,
+                serial: conn.serial,
+                revoked: false,
+            });
         }
     }
 
     pub(crate) fn give_back(&mut self, slot: u32) {
-        if let Some(place) = self.places.get_mut(slot as usize) {
-            *place = None;
+        if let Some(place) = self.place_mut(slot) {
+            place.entry = None;
         }
+    }
+
+    /// How a lease that comes back stands.
+    pub(crate) fn standing(&self, conn: &Conn) -> Standing {
+        match self.entry(conn.id()) {
+            Some(Entry { revoked: false, .. }) => Standing::Held,
+            Some(_) => Standing::Revoked,
+            None => Standing::WrittenOff,
+        }
+    }
+
+    /// The server's process under a lease that is out.
+    pub(crate) fn backend(&self, lease: LeaseId) -> Option<&Backend> {
+        self.entry(lease)?;
+        Some(&self.place(lease.slot)?.backend)
+    }
+
+    /// The same, of one that was revoked.
+    pub(crate) fn revoked(&self, lease: LeaseId) -> Option<&Backend> {
+        self.entry(lease).filter(|entry| entry.revoked)?;
+        Some(&self.place(lease.slot)?.backend)
+    }
+
+    /// Marks a lease that is out as revoked.
+    pub(crate) fn revoke(&mut self, lease: LeaseId) -> bool {
+        let entry = self.place_mut(lease.slot).and_then(|place| place.entry.as_mut());
+        let Some(entry) = entry.filter(|entry| entry.serial == lease.serial) else {
+            return false;
+        };
+        entry.revoked = true;
+        true
+    }
+
+    /// Frees the place of a revoked lease, and says how old its connection got.
+    pub(crate) fn write_off(&mut self, lease: LeaseId) -> Option<Duration> {
+        self.revoked(lease)?;
+        let born = self.place(lease.slot)?.born;
+        self.close(lease.slot);
+        Some(born.elapsed())
+    }
+
+    fn place(&self, slot: u32) -> Option<&Place> {
+        self.places.get(slot as usize)?.as_ref()
+    }
+
+    fn place_mut(&mut self, slot: u32) -> Option<&mut Place> {
+        self.places.get_mut(slot as usize)?.as_mut()
+    }
+
+    fn entry(&self, lease: LeaseId) -> Option<&Entry> {
+        let entry = self.place(lease.slot)?.entry.as_ref()?;
+        (entry.serial == lease.serial).then_some(entry)
     }
 
     /// Those who hold a lease, longest first.
     pub(crate) fn longest(&self, now: Instant, most: usize) -> Vec<Holder> {
-        let mut entries: Vec<_> = self.places.iter().flatten().collect();
-        entries.sort_by_key(|entry| entry.since);
+        let places = self.places.iter().flatten();
+        let mut entries: Vec<_> = places
+            .filter_map(|place| Some((place.entry.as_ref()?, place.backend.pid)))
+            .collect();
+        entries.sort_by_key(|(entry, _)| entry.since);
         entries
             .into_iter()
             .take(most)
-            .map(|entry| {
+            .map(|(entry, pid)| {
                 let mut holder = Holder::new(entry.caller.class, now.saturating_duration_since(entry.since));
                 holder.site = entry.caller.site;
                 holder.statement = entry.caller.statement;
-                holder.backend_pid = Some(entry.pid);
+                holder.backend_pid = Some(pid);
                 holder
             })
             .collect()

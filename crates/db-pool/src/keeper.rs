@@ -119,6 +119,9 @@ fn warm(shared: &Shared, pg: PgConnection, backend: Backend, epoch: u64) -> Box<
     Box::new(Conn {
         pg,
         slot: 0,
+        serial: 0,
+        leased: born,
+        attachment: None,
         epoch,
         backend,
         born,

@@ -1,7 +1,7 @@
 //! A connection in use.
 
-use crate::{conn::Conn, shared::Shared};
-use db_core::{CloseReason, Lease, LeaseState};
+use crate::{conn::Conn, holders::Standing, shared::Shared};
+use db_core::{Attachment, CloseReason, Lease, LeaseId, LeaseState};
 use sqlx::PgConnection;
 use std::{
     fmt,
@@ -32,6 +32,8 @@ pub struct PoolLease {
     conn: Option<Box<Conn>>,
     shared: Arc<Shared>,
     condition: Condition,
+    /// The moment of its return, when its holder has looked at the clock.
+    returned: Option<Instant>,
 }
 
 const TAKEN: &str = "a lease holds its connection until it is dropped or detached";
@@ -42,6 +44,7 @@ impl PoolLease {
             conn: Some(conn),
             shared: shared.clone(),
             condition: Condition::Clean,
+            returned: None,
         }
     }
 
@@ -55,8 +58,9 @@ impl PoolLease {
         let conn = self.conn.take().expect(TAKEN);
         {
             let mut state = self.shared.state.lock();
-            state.stats.in_use -= 1;
-            state.forget(&conn, CloseReason::Detached);
+            if state.end_lease(&conn) != Standing::WrittenOff {
+                state.forget(&conn, CloseReason::Detached);
+            }
         }
         self.shared.emptied.notify_waiters();
         self.shared.demand.notify_one();
@@ -91,6 +95,22 @@ impl Lease for PoolLease {
             (_, LeaseState::Clean) => Condition::Clean,
         };
     }
+
+    fn id(&self) -> Option<LeaseId> {
+        self.conn.as_ref().map(|conn| conn.id())
+    }
+
+    fn since(&self) -> Option<Instant> {
+        self.conn.as_ref().map(|conn| conn.leased)
+    }
+
+    fn returning(&mut self, now: Instant) {
+        self.returned = Some(now);
+    }
+
+    fn attachment(&mut self) -> Option<&mut Attachment> {
+        self.conn.as_mut().map(|conn| &mut conn.attachment)
+    }
 }
 
 impl Deref for PoolLease {
@@ -120,7 +140,7 @@ impl Drop for PoolLease {
     fn drop(&mut self) {
         let Some(conn) = self.conn.take() else { return };
         match self.condition {
-            Condition::Clean => self.shared.checkin(conn, Instant::now()),
+            Condition::Clean => self.shared.checkin(conn, self.returned.unwrap_or_else(Instant::now)),
             Condition::InFlight => self.shared.quarantine(conn, true),
             Condition::Raw => self.shared.quarantine(conn, false),
             Condition::Broken => self.shared.discard(conn, CloseReason::Broken),

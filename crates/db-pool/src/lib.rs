@@ -26,6 +26,7 @@ mod holders;
 mod inner;
 mod keeper;
 mod lease;
+mod lessor;
 mod pool;
 mod quarantine;
 mod queue;

@@ -5,7 +5,7 @@ use crate::{
     conn::Conn,
     control::Control,
     dial::Endpoint,
-    holders::Caller,
+    holders::{Caller, Standing},
     lease::PoolLease,
     quarantine,
     queue::Grant,
@@ -129,8 +129,12 @@ impl Shared {
     /// A clean lease comes back. Never waits.
     pub(crate) fn checkin(self: &Arc<Self>, mut conn: Box<Conn>, now: Instant) {
         conn.last_used = now;
-        self.state.lock().stats.in_use -= 1;
-        self.offer(conn, now);
+        let standing = self.state.lock().end_lease(&conn);
+        match standing {
+            Standing::Held => self.offer(conn, now),
+            Standing::Revoked => self.forget(conn, CloseReason::Revoked),
+            Standing::WrittenOff => {}
+        }
     }
 
     /// A connection that nobody holds: to the next waiter, the hot set, or out.
@@ -152,11 +156,16 @@ impl Shared {
 
     /// A lease that must not be used again.
     pub(crate) fn discard(&self, conn: Box<Conn>, reason: CloseReason) {
-        {
-            let mut state = self.state.lock();
-            state.stats.in_use -= 1;
-            state.forget(&conn, reason);
+        let standing = self.state.lock().end_lease(&conn);
+        match standing {
+            Standing::Held => self.forget(conn, reason),
+            Standing::Revoked => self.forget(conn, CloseReason::Revoked),
+            Standing::WrittenOff => {}
         }
+    }
+
+    fn forget(&self, conn: Box<Conn>, reason: CloseReason) {
+        self.state.lock().forget(&conn, reason);
         self.part(conn, reason);
         self.demand.notify_one();
     }
@@ -171,7 +180,7 @@ impl Shared {
         });
         if matches!(
             reason,
-            CloseReason::Broken | CloseReason::Invalid | CloseReason::Quarantine
+            CloseReason::Broken | CloseReason::Invalid | CloseReason::Quarantine | CloseReason::Revoked
         ) {
             return;
         }
@@ -188,8 +197,11 @@ impl Shared {
         };
         {
             let mut state = self.state.lock();
-            state.holders.give_back(conn.slot);
-            state.stats.in_use -= 1;
+            if state.holders.standing(&conn) != Standing::Held {
+                drop(state);
+                return self.discard(conn, CloseReason::Revoked);
+            }
+            state.end_lease(&conn);
             state.stats.quarantined += 1;
         }
         // A runtime that is shutting down drops the task, and with it the patient, which puts the accounts right.
@@ -202,7 +214,7 @@ impl Shared {
         let now = Instant::now();
         {
             let mut state = self.state.lock();
-            conn.slot = state.holders.open();
+            conn.slot = state.holders.open(conn.backend.clone(), conn.born);
             state.failure = None;
             state.stats.dialing -= 1;
             state.stats.size += 1;

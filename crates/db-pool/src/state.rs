@@ -3,7 +3,7 @@
 use crate::{
     config::PoolConfig,
     conn::Conn,
-    holders::{Caller, Holders},
+    holders::{Caller, Holders, Standing},
     queue::{Queue, Waiter},
     stats::PoolStats,
 };
@@ -79,13 +79,13 @@ impl State {
         now: Instant,
         ended: &mut Vec<(Box<Conn>, CloseReason)>,
     ) -> Checkout {
-        while let Some(conn) = self.idle.pop() {
+        while let Some(mut conn) = self.idle.pop() {
             let reason = if conn.epoch != self.epoch {
                 CloseReason::Epoch
             } else if conn.expired(now) {
                 CloseReason::Lifetime
             } else {
-                self.lend(&conn, caller, now);
+                self.lend(&mut conn, caller, now);
                 return if conn.idle_for(now) > config.validate_after {
                     Checkout::Test(conn)
                 } else {
@@ -98,15 +98,26 @@ impl State {
         Checkout::None
     }
 
-    fn lend(&mut self, conn: &Conn, caller: Caller, now: Instant) {
-        self.holders.take(conn.slot, caller, now, conn.backend.pid);
+    fn lend(&mut self, conn: &mut Conn, caller: Caller, now: Instant) {
         self.stats.acquires += 1;
         self.stats.in_use += 1;
+        conn.serial = self.stats.acquires;
+        conn.leased = now;
+        self.holders.take(conn, caller);
+    }
+
+    /// A lease ends. One that was written off is in no account any more.
+    pub(crate) fn end_lease(&mut self, conn: &Conn) -> Standing {
+        let standing = self.holders.standing(conn);
+        if standing != Standing::WrittenOff {
+            self.stats.in_use -= 1;
+            self.holders.give_back(conn.slot);
+        }
+        standing
     }
 
     /// A lease that is clean comes back, or a new connection arrives.
-    pub(crate) fn checkin(&mut self, conn: Box<Conn>, config: &PoolConfig, now: Instant) -> Checkin {
-        self.holders.give_back(conn.slot);
+    pub(crate) fn checkin(&mut self, mut conn: Box<Conn>, config: &PoolConfig, now: Instant) -> Checkin {
         let reason = if self.phase == Phase::Closed {
             CloseReason::Closed
         } else if conn.epoch != self.epoch {
@@ -116,7 +127,7 @@ impl State {
         } else if self.open() > config.max_connections {
             CloseReason::Shrunk
         } else if let Some(waiter) = self.queue.pop() {
-            self.lend(&conn, waiter.caller, now);
+            self.lend(&mut conn, waiter.caller, now);
             return Checkin::Serve(waiter, conn);
         } else {
             self.idle.push(conn);

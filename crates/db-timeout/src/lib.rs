@@ -56,7 +56,6 @@
 //! # Backstop
 //! A client that dies cancels nothing: keep the server's `statement_timeout` at [`TimeoutConfig::longest`] plus a margin.
 
-mod alarm;
 mod around;
 mod books;
 mod class;

@@ -1,7 +1,7 @@
 //! The layer's loop.
 
-use crate::{alarm::Alarm, ledger::Ledger, watch::Watch};
-use db_core::{Call, Operation, Result, Service};
+use crate::{ledger::Ledger, watch::Watch};
+use db_core::{Alarm, Call, Operation, Result, Service};
 use std::{
     fmt,
     future::{Future, poll_fn},

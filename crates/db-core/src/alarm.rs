@@ -6,8 +6,10 @@
 
 use std::{
     cell::RefCell,
+    fmt,
     pin::Pin,
     task::{Context, Poll},
+    thread::LocalKey,
 };
 use tokio::{
     runtime::{Handle, Id},
@@ -18,7 +20,11 @@ use tokio::{
 /// Timers that one thread keeps; a call beyond them sets one of its own.
 const KEPT: usize = 256;
 
-thread_local!(static TIMERS: RefCell<Vec<Timer>> = const { RefCell::new(Vec::new()) });
+thread_local! {
+    static TIMERS: RefCell<Vec<Timer>> = const { RefCell::new(Vec::new()) };
+    /// Those of [`Alarm::soon`].
+    static SOON: RefCell<Vec<Timer>> = const { RefCell::new(Vec::new()) };
+}
 
 /// A timer and the runtime that drives it. The timer keeps the runtime's handle, so the number stays its own.
 struct Timer {
@@ -27,23 +33,45 @@ struct Timer {
 }
 
 /// Due at a certain moment. Sets no timer before it is polled.
-pub(crate) struct Alarm {
+pub struct Alarm {
     due: Instant,
+    soon: bool,
     timer: Option<Timer>,
 }
 
+impl fmt::Debug for Alarm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Alarm").field("due", &self.due).finish_non_exhaustive()
+    }
+}
+
 impl Alarm {
-    pub(crate) fn at(due: Instant) -> Self {
-        Self { due, timer: None }
+    /// An alarm for this moment, the end of a call.
+    pub fn at(due: Instant) -> Self {
+        Self {
+            due,
+            soon: false,
+            timer: None,
+        }
+    }
+
+    /// An alarm within a call, long before the call's end. Its timers are kept apart: one that served a call's end would
+    /// have to be set back each time.
+    pub fn soon(due: Instant) -> Self {
+        Self {
+            due,
+            soon: true,
+            timer: None,
+        }
     }
 
     /// Ready when it is due. To be polled after the work, in a runtime with timers; panics in none, as tokio's do.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         // A timer does not answer a task that has used up its turn, and work that always has would never be ended.
         if !has_budget_remaining() && Instant::now() >= self.due {
             return Poll::Ready(());
         }
-        let timer = self.timer.get_or_insert_with(|| Timer::set(self.due));
+        let timer = self.timer.get_or_insert_with(|| Timer::set(self.due, self.soon));
         while timer.sleep.as_mut().poll(cx).is_ready() {
             if timer.sleep.deadline() >= self.due {
                 return Poll::Ready(());
@@ -57,17 +85,17 @@ impl Alarm {
 impl Drop for Alarm {
     fn drop(&mut self) {
         if let Some(timer) = self.timer.take() {
-            timer.keep();
+            timer.keep(self.soon);
         }
     }
 }
 
 impl Timer {
     /// A timer that fires no later than `due`.
-    fn set(due: Instant) -> Self {
+    fn set(due: Instant, soon: bool) -> Self {
         let runtime = Handle::current().id();
         // One of another runtime is dropped: nobody may be driving it.
-        while let Some(mut timer) = Self::kept() {
+        while let Some(mut timer) = Self::kept(soon) {
             if timer.runtime == runtime {
                 if timer.sleep.is_elapsed() || timer.sleep.deadline() > due {
                     timer.sleep.as_mut().reset(due);
@@ -81,14 +109,19 @@ impl Timer {
         }
     }
 
-    fn kept() -> Option<Self> {
-        TIMERS.try_with(|timers| timers.borrow_mut().pop()).ok().flatten()
+    fn list(soon: bool) -> &'static LocalKey<RefCell<Vec<Self>>> {
+        if soon { &SOON } else { &TIMERS }
     }
 
-    fn keep(self) {
+    fn kept(soon: bool) -> Option<Self> {
+        let kept = Self::list(soon).try_with(|timers| timers.borrow_mut().pop());
+        kept.ok().flatten()
+    }
+
+    fn keep(self, soon: bool) {
         let mut mine = Some(self);
         // Fails when the thread ends; what is not kept is dropped here, outside of the borrow.
-        let _ = TIMERS.try_with(|timers| {
+        let _ = Self::list(soon).try_with(|timers| {
             let mut timers = timers.borrow_mut();
             if timers.len() < KEPT {
                 timers.extend(mine.take());

@@ -1,0 +1,88 @@
+//! A task that holds a lease and waits for another one of an exhausted pool: when every holder does so, nobody is ever
+//! served.
+//!
+//! Holding one and asking for another is no fault by itself: futures that are joined in one task do it all the time, and
+//! go on with the one while they wait for the other. So a waiter is refused only when the lease that its task holds was
+//! left unused, by its holder and on the server, while it waited.
+
+use crate::{ledger::Ledger, record::Sight, task, usage::By};
+use db_core::{AcquireError, AcquireFailure, Alarm, Call, Holder, Lessor, Result, SessionState, Source};
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    task::Poll,
+};
+use tokio::time::Instant;
+
+/// Waits for a lease, unless the wait turns out to be for one's own.
+pub(crate) async fn guard<C: Source + Lessor>(
+    ledger: &Ledger,
+    source: u32,
+    inner: &C,
+    call: &Call,
+) -> Result<C::Lease> {
+    let mut acquire = pin!(inner.acquire(call));
+    let mut since = None;
+    let mut alarm: Option<Alarm> = None;
+    // The lease that this task held, unused, when it was looked at last.
+    let mut held: Option<Sight> = None;
+    loop {
+        let served = poll_fn(|cx| {
+            if let Poll::Ready(lease) = acquire.as_mut().poll(cx) {
+                return Poll::Ready(Some(lease));
+            }
+            let alarm = alarm.get_or_insert_with(|| {
+                let now = Instant::now();
+                since.get_or_insert(now);
+                // Two looks make one wait.
+                Alarm::soon(now + ledger.settings().nested_wait / 2)
+            });
+            alarm.poll(cx).map(|()| None)
+        })
+        .await;
+        if let Some(lease) = served {
+            return lease;
+        }
+        alarm = None;
+        let before = held.take();
+        if !inner.is_saturated() {
+            continue;
+        }
+        let Some(now) = ledger.held_by(task::current(), source) else {
+            continue;
+        };
+        if before.is_none_or(|before| before.id != now.id || before.uses != now.uses) {
+            held = Some(now);
+            continue;
+        }
+        if !is_idle(inner, &now).await {
+            continue;
+        }
+        let refused = ledger.settings().nested.enforces();
+        ledger.nested(By::of(call), &now, refused);
+        if !refused {
+            return acquire.await;
+        }
+        let waited = since.map(|since| since.elapsed()).unwrap_or_default();
+        let mut error = AcquireError::new(AcquireFailure::Nested, waited);
+        error.site = call.site;
+        let mut holder = Holder::new(now.class, now.since.elapsed());
+        (holder.site, holder.statement) = (now.by.site, now.by.statement);
+        error.holders.push(holder);
+        return Err(error.into());
+    }
+}
+
+/// Whether the server does nothing for the lease either. A raw one may run a statement that nobody tells of.
+async fn is_idle<C: Lessor>(inner: &C, held: &Sight) -> bool {
+    let Some(id) = held.id else { return true };
+    match inner.examine(&[id]).await {
+        Ok(sessions) => match sessions.first() {
+            Some(session) => session.state != SessionState::Active,
+            // It has come back meanwhile.
+            None => false,
+        },
+        // A server that can't be asked will not serve anybody either.
+        Err(_) => false,
+    }
+}
