@@ -1,6 +1,6 @@
 //! What travels beside an operation: the caller's wishes for one call.
 
-use crate::Fingerprint;
+use crate::{Fingerprint, Priority, Tenant};
 use std::{panic::Location, time::Duration};
 use tokio::time::Instant;
 
@@ -57,6 +57,10 @@ pub struct Call {
     /// The caller's word that running it twice does no more than running it once, so that it may be repeated when
     /// nobody knows whether it ran. Default false: only true reads are.
     pub idempotent: bool,
+    /// Who goes first when there are more callers than connections; default [`Priority::Normal`].
+    pub priority: Priority,
+    /// On whose behalf the call is made. Answers of one tenant are never another's.
+    pub tenant: Option<Tenant>,
 }
 
 impl Call {
@@ -87,6 +91,13 @@ impl Call {
     #[must_use]
     pub fn with_idempotent(mut self) -> Self {
         self.idempotent = true;
+        self
+    }
+
+    /// The same call with another priority.
+    #[must_use]
+    pub fn with_priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
         self
     }
 

@@ -4,7 +4,7 @@ mod timeout;
 
 pub use timeout::{LimitOrigin, TimeoutError};
 
-use crate::{Fingerprint, LeaseRevoked, QueryClass, SqlState, suspect::At};
+use crate::{Fingerprint, LeaseRevoked, Priority, QueryClass, SqlState, suspect::At};
 use sqlx::{
     error::DatabaseError,
     postgres::{PgDatabaseError, PgSeverity},
@@ -280,6 +280,8 @@ pub struct Holder {
     pub statement: Option<Fingerprint>,
     /// The class of the call.
     pub class: QueryClass,
+    /// How urgent the call is.
+    pub priority: Priority,
     /// How long it has been held.
     pub held: Duration,
     /// The server's process for it, once known.
@@ -293,6 +295,7 @@ impl Holder {
             site: None,
             statement: None,
             class,
+            priority: Priority::default(),
             held,
             backend_pid: None,
         }

@@ -1,6 +1,6 @@
 //! What the layers tell about themselves. No layer knows who listens.
 
-use crate::{AcquireFailure, Fingerprint, GaveUp, LimitOrigin, QueryClass, RetryCause, SqlState, Suspect};
+use crate::{AcquireFailure, Fingerprint, GaveUp, LimitOrigin, Priority, QueryClass, RetryCause, SqlState, Suspect};
 use std::{
     fmt,
     panic::Location,
@@ -118,6 +118,8 @@ pub enum Event {
         site: Option<&'static Location<'static>>,
         /// The class of its call.
         class: QueryClass,
+        /// How urgent its call was.
+        priority: Priority,
     },
     /// A caller got no lease.
     AcquireFailed {
@@ -127,11 +129,15 @@ pub enum Event {
         waited: Duration,
         /// Where it asked.
         site: Option<&'static Location<'static>>,
+        /// How urgent its call was.
+        priority: Priority,
     },
     /// In observe mode: a caller would have been refused.
     WouldRefuse {
         /// Why.
         failure: AcquireFailure,
+        /// How urgent its call was.
+        priority: Priority,
     },
     /// A lease that was abandoned with work in flight, or was touched raw, has been dealt with.
     Quarantined {

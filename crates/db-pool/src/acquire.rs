@@ -75,6 +75,7 @@ impl Pool {
                 served,
                 site: caller.site,
                 class: caller.class,
+                priority: caller.priority,
             });
         }
         lease

@@ -1,7 +1,7 @@
 //! Who holds which lease: written under the pool's lock at every checkout, read when somebody asks why it is full.
 
 use crate::conn::{Backend, Conn};
-use db_core::{Call, Fingerprint, Holder, LeaseId, QueryClass};
+use db_core::{Call, Fingerprint, Holder, LeaseId, Priority, QueryClass};
 use std::{panic::Location, time::Duration};
 use tokio::time::Instant;
 
@@ -11,6 +11,7 @@ pub(crate) struct Caller {
     pub(crate) site: Option<&'static Location<'static>>,
     pub(crate) statement: Option<Fingerprint>,
     pub(crate) class: QueryClass,
+    pub(crate) priority: Priority,
 }
 
 impl From<&Call> for Caller {
@@ -19,6 +20,7 @@ impl From<&Call> for Caller {
             site: call.site,
             statement: call.statement,
             class: call.class,
+            priority: call.priority,
         }
     }
 }
@@ -163,6 +165,7 @@ impl Holders {
             .take(most)
             .map(|(entry, pid)| {
                 let mut holder = Holder::new(entry.caller.class, now.saturating_duration_since(entry.since));
+                holder.priority = entry.caller.priority;
                 holder.site = entry.caller.site;
                 holder.statement = entry.caller.statement;
                 holder.backend_pid = Some(pid);

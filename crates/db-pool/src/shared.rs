@@ -106,6 +106,7 @@ impl Shared {
                     state.stats.refused += 1;
                     self.observers.tell(|| Event::WouldRefuse {
                         failure: AcquireFailure::QueueFull,
+                        priority: caller.priority,
                     });
                 }
                 Mode::Off => {}
@@ -122,6 +123,7 @@ impl Shared {
             failure: error.failure,
             waited: error.waited,
             site: caller.site,
+            priority: caller.priority,
         });
         error.into()
     }

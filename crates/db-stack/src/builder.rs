@@ -130,6 +130,7 @@ impl DbBuilder {
         Ok(Db {
             inner: Arc::new(inner),
             call: Call::default(),
+            urgency_said: false,
         })
     }
 

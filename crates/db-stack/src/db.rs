@@ -17,6 +17,8 @@ use tokio::time::Instant;
 pub struct Db {
     pub(crate) inner: Arc<Inner>,
     pub(crate) call: Call,
+    /// The caller chose the priority: the task's own does not count.
+    pub(crate) urgency_said: bool,
 }
 
 pub(crate) struct Inner {
@@ -90,6 +92,7 @@ impl Db {
         Self {
             inner: self.inner.clone(),
             call: self.call.clone().with_deadline(deadline),
+            urgency_said: self.urgency_said,
         }
     }
 
@@ -128,7 +131,7 @@ impl Db {
 
     #[track_caller]
     pub(crate) fn call_here(&self) -> Call {
-        let mut call = self.call.clone();
+        let mut call = self.wishes();
         call.site = Some(Location::caller());
         call
     }

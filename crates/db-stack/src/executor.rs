@@ -19,7 +19,7 @@ impl Db {
         E: Execute<'q, Postgres>,
     {
         let statement = Statement::new(query, want);
-        let (inner, mut call) = (self.inner.clone(), self.call.clone());
+        let (inner, mut call) = (self.inner.clone(), self.wishes());
         Box::pin(async move {
             let statement = statement?;
             call.statement = Some(statement.facts().fingerprint());
@@ -69,7 +69,7 @@ impl<'p> Executor<'p> for &'_ Db {
     {
         let db = self.clone();
         Box::pin(async move {
-            let mut lease = Source::acquire(&db.inner.pool, &db.call).await?;
+            let mut lease = Source::acquire(&db.inner.pool, &db.wishes()).await?;
             let prepared = lease.start().prepare_with(sql, parameters).await;
             lease.settle(left_by(&prepared));
             prepared
@@ -82,7 +82,7 @@ impl<'p> Executor<'p> for &'_ Db {
     {
         let db = self.clone();
         Box::pin(async move {
-            let mut lease = Source::acquire(&db.inner.pool, &db.call).await?;
+            let mut lease = Source::acquire(&db.inner.pool, &db.wishes()).await?;
             let described = lease.start().describe(sql).await;
             lease.settle(left_by(&described));
             described

@@ -30,6 +30,7 @@ mod executor;
 mod fair;
 mod limits;
 mod listener;
+mod priority;
 mod stack;
 mod stream;
 mod tx;
@@ -39,8 +40,8 @@ pub use builder::DbBuilder;
 pub use config::DbConfig;
 pub use db::Db;
 pub use db_core::{
-    AcquireError, AcquireFailure, Call, CloseReason, ConnectFailure, Error, Event, Holder, Observer, QueryClass,
-    Result, Sent, ServerError, SqlState, SqlStateClass, StatementFacts, StatementKind, TransactionAborted,
+    AcquireError, AcquireFailure, Call, CloseReason, ConnectFailure, Error, Event, Holder, Observer, Priority,
+    QueryClass, Result, Sent, ServerError, SqlState, SqlStateClass, StatementFacts, StatementKind, TransactionAborted,
     config::{InvalidConfig, InvalidKey, Mode},
 };
 pub use db_pool::{CloseReport, PoolConfig, PoolLease as Lease, PoolStats, SessionConfig};
@@ -48,5 +49,6 @@ pub use db_retry::{CauseStats, Durations, RetryBudget, RetryStats, TransactionSt
 pub use db_timeout::{ClassLimits, TimeoutStats};
 pub use events::Events;
 pub use listener::{Listener, Message};
+pub use priority::with_priority;
 pub use tx::Tx;
 pub use tx_conn::TxConn;

@@ -92,7 +92,7 @@ impl Listener {
     async fn open(&mut self) -> Result<&mut PgListener> {
         if self.listener.is_none() {
             let pool = &self.db.inner.pool;
-            let lent = pool.lend(&self.db.call).await?;
+            let lent = pool.lend(&self.db.wishes()).await?;
             let mut listener = PgListener::connect_with(pool.inner()).await?;
             lent.taken_over();
             // A gap must never be silent.

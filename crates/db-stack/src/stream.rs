@@ -20,7 +20,7 @@ where
 {
     let handoff = Arc::new(Handoff::default());
     let statement = Statement::new(query, Want::Steps(handoff.clone()));
-    let (inner, mut call) = (db.inner.clone(), db.call.clone());
+    let (inner, mut call) = (db.inner.clone(), db.wishes());
     Box::pin(try_stream! {
         let statement = statement?;
         call.statement = Some(statement.facts().fingerprint());
