@@ -16,6 +16,9 @@ pub enum LeaseState {
     /// uses it again, and check it as for [`LeaseState::Verify`]. Other connections of the same server may hold the
     /// same stale plans. A source that can't clear a connection's statements closes it.
     StalePlans,
+    /// Alive and idle, but the server took no write: after a failover, a standby. A source finds out whether it is one,
+    /// and then connects anew to wherever the address leads; one that can't find out closes the connection.
+    WrongNode,
     /// The wire is broken or out of step: close it.
     Broken,
 }
@@ -27,6 +30,7 @@ impl LeaseState {
             Error::Server(server) if !server.is_fatal() => match server.state() {
                 state if state.is_stale_plan(server.routine()) => Self::StalePlans,
                 SqlState::DuplicatePreparedStatement => Self::StalePlans,
+                state if state.is_wrong_node() => Self::WrongNode,
                 // Our statement met a transaction that it should not have met: find out, and end it.
                 SqlState::InFailedTransaction | SqlState::ActiveTransaction | SqlState::NoActiveTransaction => {
                     Self::Verify
@@ -125,7 +129,10 @@ impl<S: Source> Source for Arc<S> {
 impl Lease for PoolConnection<Postgres> {
     fn settle(&mut self, state: LeaseState) {
         // sqlx's pool can't be told to clear one connection's statements in time: a new connection has none.
-        if matches!(state, LeaseState::Broken | LeaseState::StalePlans) {
+        if matches!(
+            state,
+            LeaseState::Broken | LeaseState::StalePlans | LeaseState::WrongNode
+        ) {
             self.close_on_drop();
         }
     }

@@ -18,6 +18,19 @@ use tokio::{
 
 impl Pool {
     pub(crate) async fn acquire_for(&self, call: &Call) -> Result<PoolLease> {
+        loop {
+            let lease = self.next_lease(call).await?;
+            if !lease.is_outdated() {
+                return Ok(lease);
+            }
+            // Boxed: rare, and it must not make every call's future larger.
+            if let Some(lease) = Box::pin(self.shared.renewed(lease)).await {
+                return Ok(lease);
+            }
+        }
+    }
+
+    async fn next_lease(&self, call: &Call) -> Result<PoolLease> {
         self.start();
         let caller = Caller::from(call);
         loop {

@@ -28,6 +28,8 @@ pub(crate) struct Conn {
     pub(crate) attachment: Attachment,
     /// The endpoint's epoch under which it was dialled.
     pub(crate) epoch: u64,
+    /// The count of [`Plans`](crate::plans::Plans) since which its statements were prepared.
+    pub(crate) plans: u64,
     pub(crate) backend: Backend,
     pub(crate) born: Instant,
     pub(crate) expires: Option<Instant>,

@@ -123,6 +123,7 @@ fn warm(shared: &Shared, pg: PgConnection, backend: Backend, epoch: u64) -> Box<
         leased: born,
         attachment: None,
         epoch,
+        plans: shared.plans.epoch(),
         backend,
         born,
         expires: expiry(born, config.max_lifetime, config.lifetime_jitter, fastrand::f64()),

@@ -27,6 +27,7 @@ mod inner;
 mod keeper;
 mod lease;
 mod lessor;
+mod plans;
 mod pool;
 mod quarantine;
 mod queue;

@@ -8,6 +8,7 @@ use crate::{
     inner::{self, Lent},
     keeper,
     lease::PoolLease,
+    plans::Plans,
     reaper,
     shared::{First, Shared},
     state::{Phase, State},
@@ -15,7 +16,7 @@ use crate::{
 };
 use arc_swap::ArcSwap;
 use db_core::{
-    Call, Event, Holder, Observers, Result, Source,
+    Call, Event, Holder, Lease, LeaseState, Observers, Result, Source,
     config::{Checks, InvalidConfig},
 };
 use parking_lot::Mutex;
@@ -95,6 +96,7 @@ impl PoolBuilder {
             control: Control::default(),
             runtime: OnceLock::new(),
             inner: OnceLock::new(),
+            plans: Plans::default(),
             waited_nanos: AtomicU64::new(0),
         });
         let tasks = Arc::new(Tasks {
@@ -148,9 +150,16 @@ impl Pool {
     /// A lease that is idle at this moment, untested; `None` when there is none.
     #[track_caller]
     pub fn try_acquire(&self) -> Option<PoolLease> {
-        match self.shared.first(Caller::from(&Call::here()), false) {
-            Ok(First::Lease(lease) | First::Test(lease)) => Some(lease),
-            _ => None,
+        let caller = Caller::from(&Call::here());
+        loop {
+            match self.shared.first(caller, false) {
+                // Its statements are forgotten in quarantine, since nobody waits here.
+                Ok(First::Lease(mut lease) | First::Test(mut lease)) if lease.is_outdated() => {
+                    lease.settle(LeaseState::Verify);
+                }
+                Ok(First::Lease(lease) | First::Test(lease)) => return Some(lease),
+                _ => return None,
+            }
         }
     }
 

@@ -26,6 +26,17 @@ const LATE_ANSWERS: u32 = 16;
 const RESET: &str = "SELECT now() <> statement_timestamp(); RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; \
     CLOSE ALL; UNLISTEN *; SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES";
 
+/// How a lease was left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Left {
+    /// With work in flight.
+    InFlight,
+    /// Touched by somebody else's code.
+    Unknown,
+    /// Idle, having refused to write.
+    WrongNode,
+}
+
 /// A connection in quarantine. Dropped before it has recovered, it leaves the pool.
 pub(crate) struct Patient {
     conn: Option<Box<Conn>>,
@@ -41,11 +52,11 @@ impl Patient {
     }
 
     /// Back into the pool or out of it, within the pool's limit.
-    pub(crate) async fn recover(mut self, in_flight: bool) {
+    pub(crate) async fn recover(mut self, left: Left) {
         let since = Instant::now();
         let limit = self.shared.config.load().quarantine_timeout;
         let recovered = match self.conn.as_mut() {
-            Some(conn) => matches!(timeout(limit, clean(&self.shared, conn, in_flight)).await, Ok(Ok(()))),
+            Some(conn) => matches!(timeout(limit, clean(&self.shared, conn, left)).await, Ok(Ok(()))),
             None => return,
         };
         let outcome = if recovered {
@@ -55,7 +66,7 @@ impl Patient {
         };
         self.shared.observers.tell(|| Event::Quarantined {
             outcome,
-            in_flight,
+            in_flight: left == Left::InFlight,
             took: since.elapsed(),
         });
         // Not recovered, it stays in here: dropping the patient closes it and puts the accounts right.
@@ -86,17 +97,16 @@ impl Drop for Patient {
     }
 }
 
-async fn clean(shared: &Shared, conn: &mut Conn, in_flight: bool) -> sqlx::Result<()> {
-    let busy = quiet(shared, conn, in_flight).await?;
+async fn clean(shared: &Shared, conn: &mut Conn, left: Left) -> sqlx::Result<()> {
+    let busy = quiet(shared, conn, left == Left::InFlight).await?;
     let reset = reset_sql(shared, conn);
     for _ in 0..3 {
         match reset_session(&mut conn.pg, reset.clone()).await {
             Ok(false) => {
-                return if conn.pg.is_in_transaction() {
-                    Err(sqlx::Error::WorkerCrashed)
-                } else {
-                    Ok(())
-                };
+                if conn.pg.is_in_transaction() || (left == Left::WrongNode && is_standby(shared, conn).await?) {
+                    return Err(sqlx::Error::WorkerCrashed);
+                }
+                return shared.plans.renew(conn).await;
             }
             // An open transaction took the reset with it: roll back, and reset again.
             Ok(true) => roll_back(&mut conn.pg).await?,
@@ -110,6 +120,32 @@ async fn clean(shared: &Shared, conn: &mut Conn, in_flight: bool) -> sqlx::Resul
         }
     }
     Err(sqlx::Error::WorkerCrashed)
+}
+
+/// A session may be read-only by its own wish; a server in recovery is not the one that we mean, and neither is where
+/// the other connections lead: they are opened anew.
+async fn is_standby(shared: &Shared, conn: &mut Conn) -> sqlx::Result<bool> {
+    let row = conn.pg.fetch_one(sqlx::raw_sql("SELECT pg_is_in_recovery()")).await?;
+    let standby = row.try_get(0)?;
+    if standby {
+        let mut state = shared.state.lock();
+        // Once for all that were opened together.
+        state.epoch += u64::from(state.epoch == conn.epoch);
+    }
+    Ok(standby)
+}
+
+/// As [`quiet`], for a lease that stays with its holder.
+pub(crate) async fn quiet_in_place(shared: &Shared, conn: &mut Conn, cancel: bool) -> sqlx::Result<()> {
+    let limit = shared.config.load().quarantine_timeout;
+    let quieted = timeout(limit, async {
+        if cancel {
+            quiet(shared, conn, true).await.map(drop)
+        } else {
+            drain(&mut conn.pg).await
+        }
+    });
+    quieted.await.unwrap_or(Err(sqlx::Error::WorkerCrashed))
 }
 
 /// Ends what is still going on; whether the server was signalled for it.

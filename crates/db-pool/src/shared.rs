@@ -7,7 +7,8 @@ use crate::{
     dial::Endpoint,
     holders::{Caller, Standing},
     lease::PoolLease,
-    quarantine,
+    plans::Plans,
+    quarantine::{self, Left},
     queue::Grant,
     state::{Checkin, Checkout, Phase, State},
 };
@@ -41,6 +42,7 @@ pub(crate) struct Shared {
     pub(crate) control: Control,
     pub(crate) runtime: OnceLock<Handle>,
     pub(crate) inner: OnceLock<PgPool>,
+    pub(crate) plans: Plans,
     /// Time spent waiting, in nanoseconds: counted without the lock, after the wait.
     pub(crate) waited_nanos: AtomicU64,
 }
@@ -192,7 +194,7 @@ impl Shared {
     }
 
     /// A lease with work in flight or unknown session state: made clean by a task of its own.
-    pub(crate) fn quarantine(self: &Arc<Self>, conn: Box<Conn>, in_flight: bool) {
+    pub(crate) fn quarantine(self: &Arc<Self>, conn: Box<Conn>, left: Left) {
         let runtime = Handle::try_current().ok().or_else(|| self.runtime.get().cloned());
         let Some(runtime) = runtime else {
             return self.discard(conn, CloseReason::Quarantine);
@@ -208,7 +210,7 @@ impl Shared {
         }
         // A runtime that is shutting down drops the task, and with it the patient, which puts the accounts right.
         let patient = quarantine::Patient::new(self.clone(), conn);
-        drop(runtime.spawn(patient.recover(in_flight)));
+        drop(runtime.spawn(patient.recover(left)));
     }
 
     /// A connection was opened.

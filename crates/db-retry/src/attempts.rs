@@ -140,7 +140,7 @@ impl<'a> Attempts<'a> {
         let settings = self.shared.settings();
         let enforces = settings.config.mode.enforces();
         let circumstances = Circumstances {
-            verdict: trouble.verdict,
+            verdict: self.shared.allowed(trouble.verdict, self.class),
             retry_after: trouble.retry_after,
             failed: self.started,
             max_attempts: settings.config.max_attempts,

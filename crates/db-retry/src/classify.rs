@@ -54,6 +54,9 @@ pub struct Situation {
     pub all_or_nothing: bool,
     /// How many attempts have failed, this one included. Default 1.
     pub attempt: u32,
+    /// Whether the caller's own transaction is read-only, so that 25006 is about its statement and not about the node.
+    /// Default false.
+    pub read_only: bool,
     /// Whether it ran on a standby, so that the primary may do better. Default false.
     pub standby: bool,
     /// As [`RetryConfig::pooler`](crate::RetryConfig::pooler). Default false.
@@ -71,6 +74,7 @@ impl Situation {
             replayable: true,
             all_or_nothing: true,
             attempt: 1,
+            read_only: false,
             standby: false,
             pooler: false,
             lock_timeouts: false,

@@ -4,12 +4,13 @@ use crate::{
     backoff::{Backoff, BackoffPolicy, Pace},
     books::Books,
     budget::RetryBudget,
+    classify::Verdict,
     config::RetryConfig,
     stats::RetryStats,
 };
 use arc_swap::{ArcSwap, Guard};
 use db_core::{
-    Observers,
+    Observers, QueryClass, RetryCause,
     config::{Checks, InvalidConfig},
 };
 use std::{
@@ -35,6 +36,9 @@ pub struct RetryParts {
     pub backoff: Option<Arc<dyn BackoffPolicy>>,
     /// A budget that others share as well, such as hedges; the settings about it are then without effect.
     pub budget: Option<RetryBudget>,
+    /// Which classes of calls may be tried again; a stale plan is for any class, since nothing ran. Asked when a call
+    /// has failed. Default: all.
+    pub classes: Option<Arc<dyn Fn(QueryClass) -> bool + Send + Sync>>,
     /// Makes all pauses the same in every run. Default: different in every process.
     pub seed: Option<u64>,
 }
@@ -157,6 +161,7 @@ impl fmt::Debug for RetryParts {
         f.debug_struct("RetryParts")
             .field("backoff", &self.backoff.is_some())
             .field("budget", &self.budget)
+            .field("classes", &self.classes.is_some())
             .field("seed", &self.seed)
             .finish()
     }
@@ -169,6 +174,20 @@ impl Shared {
 
     pub(crate) fn budget(&self) -> &RetryBudget {
         &self.budget
+    }
+
+    /// What the class of a call leaves of a verdict.
+    pub(crate) fn allowed(&self, verdict: Verdict, class: QueryClass) -> Verdict {
+        let cause = match verdict {
+            Verdict::Never | Verdict::Ambiguous => return verdict,
+            Verdict::Once(cause) | Verdict::Backoff(cause) | Verdict::RerunTransaction(cause) => cause,
+        };
+        let heals = matches!(cause, RetryCause::StalePlan | RetryCause::LostPlan);
+        if heals || self.parts.classes.as_ref().is_none_or(|may| may(class)) {
+            verdict
+        } else {
+            Verdict::Never
+        }
     }
 
     pub(crate) fn start_backoff(&self, pace: Pace) -> Box<dyn Backoff> {

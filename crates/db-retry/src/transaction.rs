@@ -74,6 +74,7 @@ pub struct TransactionRetry {
     attempt: u32,
     max_attempts: Option<u32>,
     rerunnable: bool,
+    read_only: bool,
     started: Instant,
     open: bool,
 }
@@ -89,6 +90,7 @@ impl RetryPolicy {
             attempt: 1,
             max_attempts: None,
             rerunnable: true,
+            read_only: false,
             started: Instant::now(),
             open: true,
         }
@@ -105,6 +107,12 @@ impl TransactionRetry {
     /// Its body can't be called twice.
     pub fn run_once(mut self) -> Self {
         self.rerunnable = false;
+        self
+    }
+
+    /// It is read-only by its own wish: a refusal to write is about its statement, not about the node.
+    pub fn read_only(mut self) -> Self {
+        self.read_only = true;
         self
     }
 
@@ -128,6 +136,7 @@ impl TransactionRetry {
         };
         let situation = Situation {
             replayable: self.rerunnable,
+            read_only: self.read_only,
             attempt: self.attempt,
             pooler: config.pooler,
             lock_timeouts: config.lock_timeouts,
@@ -139,42 +148,91 @@ impl TransactionRetry {
             self.end(Outcome::Unknown);
             return Next::Unknown;
         }
+        let (state, retry_after) = (error.sqlstate(), error.retry_after());
+        drop(settings);
+        self.decide(verdict, retry_after, state, is_timeout(error), now, deadline)
+    }
+
+    /// An attempt has failed for this cause, as the driver knows from elsewhere than an error at hand; nothing of it has
+    /// been committed, or running it again does no harm.
+    pub fn on_cause(
+        &mut self,
+        cause: RetryCause,
+        state: Option<SqlState>,
+        now: Instant,
+        deadline: Option<Instant>,
+    ) -> Next {
+        if cause == RetryCause::ConnectionLost {
+            self.shared.books.transactions.mishap(Mishap::ConnectionLost);
+        }
+        let verdict = if self.rerunnable {
+            Verdict::RerunTransaction(cause)
+        } else {
+            Verdict::Never
+        };
+        self.decide(verdict, None, state, false, now, deadline)
+    }
+
+    fn decide(
+        &mut self,
+        verdict: Verdict,
+        retry_after: Option<Duration>,
+        state: Option<SqlState>,
+        timed_out: bool,
+        now: Instant,
+        deadline: Option<Instant>,
+    ) -> Next {
+        let mode = self.shared.settings().config.mode;
+        // Whoever asks for attempts means this transaction, whatever its class.
+        let verdict = match self.max_attempts {
+            Some(_) => verdict,
+            None => self.shared.allowed(verdict, self.class),
+        };
         let circumstances = Circumstances {
             verdict,
-            retry_after: error.retry_after(),
+            retry_after,
             failed: self.attempt,
-            max_attempts: self.max_attempts.unwrap_or(config.max_attempts),
+            max_attempts: self
+                .max_attempts
+                .unwrap_or_else(|| self.shared.settings().config.max_attempts),
             now,
             deadline,
-            observe: !config.mode.enforces(),
+            observe: !mode.enforces(),
         };
-        let decided = if config.mode.is_off() {
+        let decided = if mode.is_off() {
             Ok(None)
         } else {
             self.course.decide(&self.shared, circumstances)
         };
-        match decided {
-            Ok(Some(again)) if config.mode.enforces() => self.rerun(again, error.sqlstate()),
+        let why = match decided {
+            Ok(Some(again)) if mode.enforces() => return self.rerun(again, state),
             Ok(Some(again)) => {
-                self.observed(again, error.sqlstate());
-                self.failed(error, Why::Final)
+                self.observed(again, state);
+                Why::Final
             }
-            Ok(None) => self.failed(error, Why::Final),
+            Ok(None) => Why::Final,
             Err(reason) => {
-                self.tell_gave_up(reason, error.sqlstate());
-                self.failed(error, Why::GaveUp(reason))
+                self.tell_gave_up(reason, state);
+                Why::GaveUp(reason)
             }
-        }
+        };
+        self.end(Outcome::Failed { timed_out });
+        Next::Fail(why)
     }
 
     /// COMMIT was answered.
-    pub fn committed(mut self) {
+    pub fn committed(&mut self) {
         self.end(Outcome::Committed);
     }
 
     /// The body wanted it undone, and it was.
-    pub fn rolled_back(mut self) {
+    pub fn rolled_back(&mut self) {
         self.end(Outcome::RolledBack);
+    }
+
+    /// COMMIT was sent, and nobody will hear what became of it.
+    pub fn unknown(&mut self) {
+        self.end(Outcome::Unknown);
     }
 
     fn count(&self, error: &Error) {
@@ -216,19 +274,6 @@ impl TransactionRetry {
         });
     }
 
-    fn failed(&mut self, error: &Error, why: Why) -> Next {
-        let timed_out = match error {
-            Error::Timeout(_) => true,
-            Error::Acquire(acquire) => acquire.failure == db_core::AcquireFailure::TimedOut,
-            error => matches!(
-                state_of(error),
-                Some(SqlState::QueryCanceled | SqlState::TransactionTimeout)
-            ),
-        };
-        self.end(Outcome::Failed { timed_out });
-        Next::Fail(why)
-    }
-
     fn tell_gave_up(&self, reason: GaveUp, state: Option<SqlState>) {
         let (attempts, class) = (self.attempt, self.class);
         self.shared.observers.tell(|| Event::RetryGaveUp {
@@ -248,6 +293,18 @@ impl TransactionRetry {
                 .transactions
                 .end(outcome, self.attempt, self.started.elapsed());
         }
+    }
+}
+
+/// A limit of ours or of the server.
+fn is_timeout(error: &Error) -> bool {
+    match error {
+        Error::Timeout(_) => true,
+        Error::Acquire(acquire) => acquire.failure == db_core::AcquireFailure::TimedOut,
+        error => matches!(
+            state_of(error),
+            Some(SqlState::QueryCanceled | SqlState::TransactionTimeout)
+        ),
     }
 }
 

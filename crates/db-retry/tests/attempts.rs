@@ -121,7 +121,7 @@ async fn sheds_and_errors_of_the_statement_are_final() {
 
 #[tokio::test(start_paused = true)]
 async fn at_once_and_only_once_on_another_connection() {
-    for code in [|| server("26000"), || server("25006")] {
+    for code in [|| server("26000"), || server("57P05")] {
         let (service, script, ..) = stack([Step::Fail(code), Step::Ok]);
         service.call(&Call::default(), &write()).await.unwrap();
         assert_eq!(script.gaps(), [Duration::ZERO]);

@@ -8,7 +8,7 @@ use db_core::{
     Call, Error, GaveUp, LimitOrigin, Observers, QueryClass, RetryCause, SqlState, TimeoutError, TransactionAborted,
     config::Mode,
 };
-use db_retry::{Next, RetryConfig, RetryPolicy, Why};
+use db_retry::{Next, RetryConfig, RetryParts, RetryPolicy, Why};
 use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, advance};
 
@@ -118,7 +118,7 @@ async fn attempts_deadline_and_budget_end_it() {
     let gave_up = |reason| Next::Fail(Why::GaveUp(reason));
     assert_eq!(
         tx.on_failure(&deadlock(), BEFORE, Instant::now(), None),
-        gave_up(GaveUp::Attempts)
+        Next::Fail(Why::GaveUp(GaveUp::Attempts))
     );
     assert_eq!(
         heard.texts(),
@@ -136,7 +136,7 @@ async fn attempts_deadline_and_budget_end_it() {
     assert!(reruns(tx.on_failure(&deadlock(), BEFORE, Instant::now(), None)).is_some());
     assert_eq!(
         tx.on_failure(&deadlock(), BEFORE, Instant::now(), None),
-        gave_up(GaveUp::Attempts)
+        Next::Fail(Why::GaveUp(GaveUp::Attempts))
     );
 }
 
@@ -166,7 +166,7 @@ async fn contended_transactions_are_not_starved_by_the_budget() {
 #[tokio::test(start_paused = true)]
 async fn every_ending_is_counted_once_with_its_duration() {
     let policy = RetryPolicy::default();
-    let tx = policy.transaction(&Call::default());
+    let mut tx = policy.transaction(&Call::default());
     advance(Duration::from_millis(100)).await;
     tx.committed();
     policy.transaction(&Call::default()).rolled_back();
@@ -209,4 +209,59 @@ async fn off_and_observe_run_nothing_again_and_still_tell_the_unknown() {
             (0, would)
         );
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cause_from_elsewhere_is_judged_by_the_same_limits() {
+    let policy = RetryPolicy::default();
+    let mut tx = policy.transaction(&Call::default()).with_max_attempts(2);
+    let now = Instant::now();
+    assert_eq!(
+        reruns(tx.on_cause(RetryCause::StalePlan, None, now, None)),
+        Some(RetryCause::StalePlan)
+    );
+    assert_eq!(
+        tx.on_cause(RetryCause::ConnectionLost, None, now, None),
+        Next::Fail(Why::GaveUp(GaveUp::Attempts))
+    );
+    drop(tx);
+    let mut fixed = policy.transaction(&Call::default()).run_once();
+    assert_eq!(
+        fixed.on_cause(RetryCause::ConnectionLost, None, now, None),
+        Next::Fail(Why::Final)
+    );
+    assert_eq!(policy.stats().transactions.connection_losses, 2);
+}
+
+/// A standby refuses to write, and so does a transaction that was begun read-only: only the former is worth a try.
+#[tokio::test(start_paused = true)]
+async fn a_write_in_a_read_only_transaction_is_the_callers_mistake() {
+    let policy = RetryPolicy::default();
+    let refused = || server("25006");
+    assert_eq!(reruns(first(&policy, &refused(), BEFORE)), Some(RetryCause::WrongNode));
+    let mut tx = policy.transaction(&Call::default()).read_only();
+    assert_eq!(
+        tx.on_failure(&refused(), BEFORE, Instant::now(), None),
+        Next::Fail(Why::Final)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_class_may_refuse_retries_and_a_stale_plan_heals_in_any() {
+    let parts = || RetryParts {
+        classes: Some(Arc::new(|class| class != QueryClass::Batch)),
+        ..RetryParts::default()
+    };
+    let policy = RetryPolicy::with_parts(RetryConfig::default(), Observers::default(), parts()).unwrap();
+    let batch = Call::default().with_class(QueryClass::Batch);
+    let now = Instant::now();
+    let next = policy.transaction(&batch).on_failure(&deadlock(), BEFORE, now, None);
+    assert_eq!(next, Next::Fail(Why::Final));
+    assert!(reruns(first(&policy, &deadlock(), BEFORE)).is_some(), "another class");
+    let next = policy
+        .transaction(&batch)
+        .on_cause(RetryCause::StalePlan, None, now, None);
+    assert_eq!(reruns(next), Some(RetryCause::StalePlan));
+    let mut asked_for = policy.transaction(&batch).with_max_attempts(2);
+    assert!(reruns(asked_for.on_failure(&deadlock(), BEFORE, now, None)).is_some());
 }

@@ -8,7 +8,7 @@ use crate::{
 use arc_swap::ArcSwap;
 use db_core::{Call, Observer, Observers, Result, Source};
 use db_pool::{Pool, PoolBuilder};
-use db_retry::{RetryLayer, RetryPolicy};
+use db_retry::{RetryLayer, RetryParts, RetryPolicy};
 use db_timeout::TimeoutLayer;
 use sqlx::{PgPool, postgres::PgConnectOptions};
 use std::{fmt, sync::Arc};
@@ -100,7 +100,12 @@ impl DbBuilder {
             .observers(self.observers.clone())
             .build()?;
         let timeouts = TimeoutLayer::new(self.config.timeout.clone(), self.observers.clone())?;
-        let retries = RetryPolicy::new(self.config.retry.clone(), self.observers.clone())?;
+        let classes = timeouts.clone();
+        let parts = RetryParts {
+            classes: Some(Arc::new(move |class| classes.limits(class).retry)),
+            ..RetryParts::default()
+        };
+        let retries = RetryPolicy::with_parts(self.config.retry.clone(), self.observers.clone(), parts)?;
         let unused = self.config.inactive_keys();
         if !unused.is_empty() {
             tracing::warn!(keys = ?unused, "settings without effect: this build has no layer for them");

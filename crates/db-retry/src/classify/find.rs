@@ -242,7 +242,9 @@ fn of_state(rejection: Rejection<'_>, situation: &Situation) -> Finding {
         S::ProtocolViolation => of_protocol_violation(rejection, situation),
 
         // Refused before it did anything, for a reason that another connection does not have.
-        S::ReadOnlyTransaction => Finding::rejected(Once(Cause::WrongNode)),
+        S::ReadOnlyTransaction if situation.read_only => Finding::rejected(Never),
+        // Not at once: the source first finds out whether the address leads elsewhere by now.
+        S::ReadOnlyTransaction => Finding::rejected(Backoff(Cause::WrongNode)),
         S::InFailedTransaction => Finding::rejected(Once(Cause::Session)).not_for_transactions(),
         S::DuplicatePreparedStatement | S::InvalidStatementName => Finding::rejected(Once(Cause::LostPlan)),
         state if state.is_stale_plan(routine) => Finding::rejected(Once(Cause::StalePlan)),

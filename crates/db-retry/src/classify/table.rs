@@ -48,7 +48,8 @@ const ROWS: &[Row] = &[
     ("57000", "ERROR", "", "", "N N N N N"),
     ("72000", "ERROR", "", "", "RB N N TX -"),
     // The wrong node, session or plan.
-    ("25006", "ERROR", "", "", "R1 R1 R1 TX -"),
+    ("25006", "ERROR", "", "", "RB RB RB TX -"),
+    ("25006", "ERROR", "", "read_only", "N N N N N"),
     ("25P02", "ERROR", "", "", "R1 R1 R1 N N"),
     ("25000", "ERROR", "", "", "N N N N N"),
     ("25001", "ERROR", "", "", "N N N N N"),
@@ -147,6 +148,7 @@ fn situation(options: &str, column: usize) -> Situation {
     let (effect, phase) = COLUMNS[column];
     Situation {
         standby: options == "standby",
+        read_only: options == "read_only",
         lock_timeouts: options == "lock_timeouts",
         pooler: options == "pooler",
         attempt: if options == "second" { 2 } else { 1 },

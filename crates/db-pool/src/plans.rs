@@ -1,0 +1,61 @@
+//! Prepared statements that outlived a change of schema. One lease meets it; all others forget their statements before
+//! their next use, so that no caller has to meet it again.
+
+use crate::{conn::Conn, lease::PoolLease, pool::Pool, shared::Shared};
+use db_core::{CloseReason, Lease, LeaseState};
+use sqlx::Connection;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::time::timeout;
+
+/// Counts the times at which plans were found out of date. A connection of an earlier count has to forget its own.
+#[derive(Default)]
+pub(crate) struct Plans(AtomicU64);
+
+impl Plans {
+    pub(crate) fn epoch(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// A statement on `conn` was out of date or gone. A connection that was behind already is no news.
+    pub(crate) fn found_stale(&self, conn: &Conn) {
+        // Fails when somebody else has just said the same.
+        let _ = self
+            .0
+            .compare_exchange(conn.plans, conn.plans + 1, Ordering::AcqRel, Ordering::Relaxed);
+    }
+
+    pub(crate) fn outdated(&self, conn: &Conn) -> bool {
+        conn.plans != self.epoch()
+    }
+
+    /// Lets a connection that is behind forget its statements: one round trip, none if it has no statements.
+    pub(crate) async fn renew(&self, conn: &mut Conn) -> sqlx::Result<()> {
+        let epoch = self.epoch();
+        if conn.plans != epoch {
+            conn.pg.clear_cached_statements().await?;
+            conn.plans = epoch;
+        }
+        Ok(())
+    }
+}
+
+impl Shared {
+    /// The lease with its outdated statements forgotten; `None` when it did not survive that.
+    pub(crate) async fn renewed(&self, mut lease: PoolLease) -> Option<PoolLease> {
+        let limit = self.config.load().validation_timeout;
+        if matches!(timeout(limit, lease.renew_plans()).await, Ok(Ok(()))) {
+            lease.settle(LeaseState::Clean);
+            Some(lease)
+        } else {
+            lease.discard(CloseReason::Invalid);
+            None
+        }
+    }
+}
+
+impl Pool {
+    /// How often a stale plan has made all connections forget their prepared statements.
+    pub fn plan_epoch(&self) -> u64 {
+        self.shared.plans.epoch()
+    }
+}
