@@ -1,7 +1,7 @@
 //! What travels beside an operation: the caller's wishes for one call.
 
-use crate::{Fingerprint, Priority, Tenant};
-use std::{panic::Location, time::Duration};
+use crate::{Fingerprint, Priority, Session, Target, Tenant};
+use std::{panic::Location, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 /// How long a call is expected to take. The class chooses a call's limits; it never changes what runs.
@@ -61,6 +61,10 @@ pub struct Call {
     pub priority: Priority,
     /// On whose behalf the call is made. Answers of one tenant are never another's.
     pub tenant: Option<Tenant>,
+    /// Which nodes may run it. Default [`Target::Any`].
+    pub target: Target,
+    /// The session whose writes and reads it must not fall behind.
+    pub session: Option<Arc<Session>>,
 }
 
 impl Call {

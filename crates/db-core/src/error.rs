@@ -1,7 +1,9 @@
 //! One error for the whole stack, lossless both ways with [`sqlx::Error`].
 
+mod causal;
 mod timeout;
 
+pub use causal::CausalError;
 pub use timeout::{LimitOrigin, TimeoutError};
 
 use crate::{Fingerprint, LeaseRevoked, Priority, QueryClass, SqlState, suspect::At};
@@ -55,6 +57,10 @@ pub enum Error {
         #[source]
         source: Box<Error>,
     },
+
+    /// A position that the call must have seen can't be honoured.
+    #[error(transparent)]
+    Causal(#[from] CausalError),
 
     /// Settings that can't be used.
     #[error(transparent)]
@@ -236,6 +242,12 @@ pub enum AcquireFailure {
     /// every holder does so, all wait for ever.
     #[error("its task holds a lease already, and the pool is exhausted")]
     Nested,
+    /// No replica can serve the read, and the share of the primary that such reads may have is in use.
+    #[error("no replica can serve, and the primary's share for reads is in use")]
+    NoReplica,
+    /// The primary is gone or of an older timeline than others have seen, and no other node takes writes.
+    #[error("no node is known to be the primary")]
+    NoPrimary,
 }
 
 /// A failed attempt to open a connection, shared by all callers that it concerns.
@@ -386,8 +398,10 @@ impl Error {
             },
             Self::Acquire(acquire) => match acquire.failure {
                 AcquireFailure::TimedOut => io::ErrorKind::TimedOut,
-                AcquireFailure::QueueFull => io::ErrorKind::QuotaExceeded,
-                AcquireFailure::Down | AcquireFailure::TooManyConnections => io::ErrorKind::ConnectionRefused,
+                AcquireFailure::QueueFull | AcquireFailure::NoReplica => io::ErrorKind::QuotaExceeded,
+                AcquireFailure::NoPrimary | AcquireFailure::Down | AcquireFailure::TooManyConnections => {
+                    io::ErrorKind::ConnectionRefused
+                }
                 AcquireFailure::Refused => io::ErrorKind::PermissionDenied,
                 AcquireFailure::Closed => io::ErrorKind::NotConnected,
                 AcquireFailure::Nested => io::ErrorKind::Deadlock,

@@ -74,6 +74,29 @@ impl CloseReason {
     }
 }
 
+/// Why a replica gets no reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum BanReason {
+    /// It does not answer.
+    Unreachable,
+    /// It is too far behind the primary.
+    Lag,
+    /// It belongs to another cluster.
+    OtherCluster,
+}
+
+impl BanReason {
+    /// The name under which it is reported.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unreachable => "unreachable",
+            Self::Lag => "lag",
+            Self::OtherCluster => "other_cluster",
+        }
+    }
+}
+
 /// How quarantine ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LeaseOutcome {
@@ -286,6 +309,36 @@ pub enum Event {
         holds: Option<&'static Location<'static>>,
         /// Whether it was refused.
         refused: bool,
+    /// A replica gets no more reads.
+    NodeBanned {
+        /// The node, as `host:port`.
+        node: Arc<str>,
+        /// Why.
+        reason: BanReason,
+    },
+    /// A replica gets reads (again).
+    NodeServes {
+        /// The node, as `host:port`.
+        node: Arc<str>,
+    },
+    /// Writes go to another node from now on.
+    PrimaryMoved {
+        /// The node, as `host:port`.
+        node: Arc<str>,
+        /// Its timeline.
+        timeline: u32,
+    },
+    /// The primary does not answer.
+    PrimaryLost {
+        /// The node, as `host:port`.
+        node: Arc<str>,
+    },
+    /// More than one node takes writes: only the one of the highest timeline gets any.
+    SplitBrain {
+        /// How many nodes take writes.
+        nodes: u32,
+        /// The highest timeline.
+        timeline: u32,
     },
     /// The settings were swapped.
     Reloaded,

@@ -17,6 +17,7 @@
 
 mod alarm;
 mod call;
+mod causal;
 pub mod config;
 mod error;
 mod event;
@@ -36,11 +37,12 @@ mod tenant;
 
 pub use alarm::Alarm;
 pub use call::{Call, QueryClass};
+pub use causal::{CausalToken, Lsn, NodeId, Seen, Session, Target};
 pub use error::{
-    AcquireError, AcquireFailure, ConnectFailure, Error, Holder, LimitOrigin, Result, Sent, ServerError, TimeoutError,
-    TransactionAborted,
+    AcquireError, AcquireFailure, CausalError, ConnectFailure, Error, Holder, LimitOrigin, Result, Sent, ServerError,
+    TimeoutError, TransactionAborted,
 };
-pub use event::{CloseReason, Event, LeaseOutcome, Observer, Observers};
+pub use event::{BanReason, CloseReason, Event, LeaseOutcome, Observer, Observers};
 pub use facts::{FactsCache, Fingerprint, StatementFacts, StatementKind, TableName};
 pub use lessor::{EndSession, LeaseId, Lessor, Session, SessionState, Signalled};
 pub use operation::{Footprint, Operation};

@@ -35,6 +35,11 @@ pub trait Operation: Send + Sync {
         true
     }
 
+    /// Whether two runs may be under way at once, on two connections, of which one is dropped. The default says no.
+    fn concurrent(&self) -> bool {
+        false
+    }
+
     /// What is known about the SQL text, when the operation is one.
     fn facts(&self) -> Option<&Arc<StatementFacts>> {
         None

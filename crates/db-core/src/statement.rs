@@ -166,6 +166,11 @@ impl Operation for Statement {
         !matches!(&self.want, Want::Steps(handoff) if handoff.started())
     }
 
+    fn concurrent(&self) -> bool {
+        // Both runs of a stream would fill the same hand-off.
+        !matches!(&self.want, Want::Steps(_))
+    }
+
     fn facts(&self) -> Option<&Arc<StatementFacts>> {
         Some(&self.facts)
     }

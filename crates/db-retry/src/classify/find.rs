@@ -130,7 +130,7 @@ pub(super) fn finding(error: &Error, situation: &Situation) -> Finding {
         Error::Aborted(TransactionAborted::StatementFailed(state)) => of_aborted(*state, situation),
         Error::Aborted(_) => Finding::rejected(Hope::Never),
         Error::CommitUnknown { .. } => Finding::unknowable(),
-        Error::Config(_) => Finding::not_sent(Hope::Never),
+        Error::Config(_) | Error::Causal(_) => Finding::not_sent(Hope::Never),
         Error::Client(source) => of_client_error(source),
         // An error of a later version: nothing is known about it.
         _ => Finding::may_have_run(Hope::Never),
@@ -149,7 +149,7 @@ fn of_connect_failure(source: &sqlx::Error) -> Finding {
 fn of_acquire(acquire: &AcquireError) -> Finding {
     match (&acquire.failure, &acquire.cause) {
         (AcquireFailure::Down, Some(cause)) => of_connect_failure(&cause.source),
-        (AcquireFailure::Down, None) => Finding::not_sent(Hope::Backoff(Cause::NotConnected)),
+        (AcquireFailure::Down | AcquireFailure::NoPrimary, _) => Finding::not_sent(Hope::Backoff(Cause::NotConnected)),
         (AcquireFailure::TooManyConnections, _) => Finding::not_sent(Hope::Backoff(Cause::Overload)),
         // Shed, or refused for good: a retry from inside would feed what it was shed for.
         _ => Finding::not_sent(Hope::Never),

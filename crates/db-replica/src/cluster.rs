@@ -1,0 +1,255 @@
+//! The handle: the nodes, who is the primary, and positions as tokens.
+
+use crate::{
+    causality,
+    config::ReplicaConfig,
+    member::Member,
+    node::Node,
+    shared::{Follow, Shared},
+    stats::ClusterStats,
+    watch,
+};
+use db_core::{
+    CausalToken, NodeId, Observers, Result, Session,
+    config::{Checks, InvalidConfig},
+};
+use parking_lot::Mutex;
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{runtime::Handle, task::AbortHandle, time::Instant};
+
+/// The nodes of one database, watched. Cheap to clone; the watching ends with the last clone.
+///
+/// The watching starts with [`Cluster::start`], or with the first call of a layer, in its runtime.
+#[derive(Clone)]
+pub struct Cluster {
+    pub(crate) shared: Arc<Shared>,
+    tasks: Arc<Tasks>,
+}
+
+/// The watching tasks, which end with the last handle.
+struct Tasks {
+    shared: Arc<Shared>,
+    started: AtomicBool,
+    /// More than one node, and not switched off.
+    active: AtomicBool,
+    running: Mutex<HashMap<NodeId, AbortHandle>>,
+}
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        for (_, task) in self.running.get_mut().drain() {
+            task.abort();
+        }
+    }
+}
+
+impl Tasks {
+    /// One task for each node, and none for those that have gone.
+    fn sync(&self) {
+        let nodes = self.shared.nodes.load_full();
+        let active = nodes.len() > 1 && !self.shared.config.load().mode.is_off();
+        self.active.store(active, Ordering::Release);
+        let Ok(runtime) = Handle::try_current() else { return };
+        let mut running = self.running.lock();
+        running.retain(|id, task| {
+            let stays = active && nodes.iter().any(|node| node.id == *id);
+            if !stays {
+                task.abort();
+            }
+            stays
+        });
+        if active {
+            self.started.store(true, Ordering::Release);
+            for node in nodes.iter() {
+                running.entry(node.id).or_insert_with(|| {
+                    runtime
+                        .spawn(watch::watch(self.shared.clone(), node.clone()))
+                        .abort_handle()
+                });
+            }
+        }
+    }
+}
+
+impl Cluster {
+    /// The nodes; the first is taken for the primary until the roles are verified. `follow` is told whenever writes go to
+    /// another node from then on.
+    ///
+    /// # Errors
+    /// [`InvalidConfig`] names each key that is out of range.
+    pub fn new(
+        config: ReplicaConfig,
+        members: Vec<Member>,
+        observers: Observers,
+        follow: impl Fn(&Member) + Send + Sync + 'static,
+    ) -> Result<Self, InvalidConfig> {
+        validate(&config)?;
+        let nodes = distinct(members).into_iter().map(Node::new).map(Arc::new).collect();
+        let follow: Follow = Arc::new(follow);
+        let shared = Arc::new(Shared::new(config, observers, nodes, follow));
+        let tasks = Arc::new(Tasks {
+            shared: shared.clone(),
+            started: AtomicBool::new(false),
+            active: AtomicBool::new(false),
+            running: Mutex::default(),
+        });
+        tasks.active.store(
+            shared.nodes.load().len() > 1 && !shared.config.load().mode.is_off(),
+            Ordering::Release,
+        );
+        Ok(Self { shared, tasks })
+    }
+
+    /// Whether there is anything to route: more than one node, and not switched off.
+    pub fn is_active(&self) -> bool {
+        self.tasks.active.load(Ordering::Acquire)
+    }
+
+    /// Starts watching, in the runtime of the caller; without one, nothing happens yet.
+    pub fn start(&self) {
+        if self.is_active() && !self.tasks.started.load(Ordering::Acquire) {
+            self.tasks.sync();
+        }
+    }
+
+    /// Starts watching and waits until each node has been looked at once. `false` at the limit. Cancel-safe.
+    pub async fn ready(&self, limit: Duration) -> bool {
+        self.start();
+        if !self.is_active() {
+            return true;
+        }
+        let nodes = self.shared.nodes.load_full();
+        let looked = || nodes.iter().all(|node| node.view.lock().looks > 0).then_some(());
+        self.shared.until(Instant::now() + limit, looked).await.is_some()
+    }
+
+    /// Swaps the settings; nodes stay.
+    ///
+    /// # Errors
+    /// [`InvalidConfig`]; the settings in force stay.
+    pub fn reload(&self, config: ReplicaConfig) -> Result<(), InvalidConfig> {
+        validate(&config)?;
+        self.shared.config.store(Arc::new(config));
+        self.tasks.sync();
+        Ok(())
+    }
+
+    /// The settings in force.
+    pub fn config(&self) -> Arc<ReplicaConfig> {
+        self.shared.config.load_full()
+    }
+
+    /// Adds a node; one of the same name is replaced, for example to give it another password.
+    pub fn add(&self, member: Member) {
+        self.change(|nodes| {
+            nodes.retain(|node| node.member.name() != member.name());
+            nodes.push(Arc::new(Node::new(member)));
+        });
+    }
+
+    /// Removes a node by its name; `false` when there is none. Reads that run on it end there.
+    pub fn remove(&self, name: &str) -> bool {
+        let mut removed = false;
+        self.change(|nodes| {
+            let before = nodes.len();
+            nodes.retain(|node| &**node.member.name() != name);
+            removed = nodes.len() < before;
+        });
+        removed
+    }
+
+    /// Makes these the nodes: those whose names are known already stay as they are, unless `renew`.
+    pub fn set_members(&self, members: Vec<Member>, renew: bool) {
+        self.change(|nodes| {
+            let known = std::mem::take(nodes);
+            nodes.extend(distinct(members).into_iter().map(|member| {
+                let same = known.iter().find(|node| node.member.name() == member.name());
+                match same.filter(|_| !renew) {
+                    Some(node) => node.clone(),
+                    None => Arc::new(Node::new(member)),
+                }
+            }));
+        });
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Vec<Arc<Node>>)) {
+        {
+            // Under the head's lock, so that changes follow one another.
+            let mut head = self.shared.head.lock();
+            let before = self.shared.nodes.load_full();
+            let mut nodes = Vec::clone(&before);
+            change(&mut nodes);
+            let primary = before.iter().find(|node| head.primary == Some(node.id));
+            let renewed = primary.and_then(|old| nodes.iter().find(|node| node.member.name() == old.member.name()));
+            head.primary = renewed.or(nodes.first()).map(|node| node.id);
+            self.shared.nodes.store(Arc::new(nodes));
+            self.shared.generation.fetch_add(1, Ordering::Release);
+        }
+        self.tasks.sync();
+    }
+
+    /// The node that writes go to.
+    pub fn primary(&self) -> Option<Member> {
+        Some(self.shared.primary()?.member.clone())
+    }
+
+    /// Counts the moves of the primary.
+    pub fn epoch(&self) -> u64 {
+        self.shared.epoch()
+    }
+
+    /// Asks every node now: for whoever has found out that something has changed.
+    pub fn look_again(&self) {
+        self.shared.nudge_all();
+    }
+
+    /// What this session has seen, as a value for another process: the position is read from the primary where it is not
+    /// known yet. `None` for a session that has seen nothing.
+    ///
+    /// # Errors
+    /// [`CausalError::NoPosition`](db_core::CausalError::NoPosition) when no primary answers within
+    /// [`ReplicaConfig::probe_timeout`]. Cancel-safe.
+    pub async fn token(&self, session: &Session) -> Result<Option<CausalToken>> {
+        self.start();
+        let limit = Instant::now() + self.shared.config.load().probe_timeout;
+        causality::token(&self.shared, session, limit).await
+    }
+
+    /// The nodes as they were when they were last looked at, and what has been counted.
+    pub fn stats(&self) -> ClusterStats {
+        ClusterStats::of(&self.shared)
+    }
+}
+
+fn validate(config: &ReplicaConfig) -> Result<(), InvalidConfig> {
+    let mut checks = Checks::default();
+    config.validate("replica", &mut checks);
+    checks.finish()
+}
+
+/// The first of each name.
+fn distinct(members: Vec<Member>) -> Vec<Member> {
+    let mut distinct: Vec<Member> = Vec::with_capacity(members.len());
+    for member in members {
+        if !distinct.iter().any(|known| known.name() == member.name()) {
+            distinct.push(member);
+        }
+    }
+    distinct
+}
+
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cluster")
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
+    }
+}
