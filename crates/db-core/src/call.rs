@@ -1,6 +1,6 @@
 //! What travels beside an operation: the caller's wishes for one call.
 
-use crate::{Fingerprint, Priority, Session, Target, Tenant};
+use crate::{CausalSession, Fingerprint, Priority, Target, Tenant};
 use std::{panic::Location, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
@@ -64,7 +64,7 @@ pub struct Call {
     /// Which nodes may run it. Default [`Target::Any`].
     pub target: Target,
     /// The session whose writes and reads it must not fall behind.
-    pub session: Option<Arc<Session>>,
+    pub session: Option<Arc<CausalSession>>,
 }
 
 impl Call {

@@ -115,6 +115,29 @@ pub enum Target {
 /// A number for a node of the cluster, never used twice in one process.
 pub type NodeId = u64;
 
+/// Why a replica gets no reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum BanReason {
+    /// It does not answer.
+    Unreachable,
+    /// It is too far behind the primary.
+    Lag,
+    /// It belongs to another cluster.
+    OtherCluster,
+}
+
+impl BanReason {
+    /// The name under which it is reported.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unreachable => "unreachable",
+            Self::Lag => "lag",
+            Self::OtherCluster => "other_cluster",
+        }
+    }
+}
+
 /// What one session has seen so far, by what is known without asking anybody.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -139,11 +162,11 @@ impl Seen {
 /// The memory of one session: what its writes and reads have seen. Shared by all handles of the session; calls that run
 /// side by side are each ordered after what had ended before they began.
 #[derive(Debug, Default)]
-pub struct Session {
+pub struct CausalSession {
     seen: Mutex<Seen>,
 }
 
-impl Session {
+impl CausalSession {
     /// A session that has seen what `token` has.
     pub fn from_token(token: CausalToken) -> Self {
         Self {

@@ -1,6 +1,6 @@
 //! What the layers tell about themselves. No layer knows who listens.
 
-use crate::{AcquireFailure, Fingerprint, GaveUp, LimitOrigin, Priority, QueryClass, RetryCause, SqlState, Suspect};
+use crate::{AcquireFailure, BanReason, Fingerprint, GaveUp, LimitOrigin, Priority, QueryClass, RetryCause, SqlState, Suspect};
 use std::{
     fmt,
     panic::Location,
@@ -70,29 +70,6 @@ impl CloseReason {
             Self::Epoch => "epoch",
             Self::Detached => "detached",
             Self::Revoked => "revoked",
-        }
-    }
-}
-
-/// Why a replica gets no reads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum BanReason {
-    /// It does not answer.
-    Unreachable,
-    /// It is too far behind the primary.
-    Lag,
-    /// It belongs to another cluster.
-    OtherCluster,
-}
-
-impl BanReason {
-    /// The name under which it is reported.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Unreachable => "unreachable",
-            Self::Lag => "lag",
-            Self::OtherCluster => "other_cluster",
         }
     }
 }
@@ -309,6 +286,7 @@ pub enum Event {
         holds: Option<&'static Location<'static>>,
         /// Whether it was refused.
         refused: bool,
+    },
     /// A replica gets no more reads.
     NodeBanned {
         /// The node, as `host:port`.

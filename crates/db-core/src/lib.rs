@@ -37,12 +37,12 @@ mod tenant;
 
 pub use alarm::Alarm;
 pub use call::{Call, QueryClass};
-pub use causal::{CausalToken, Lsn, NodeId, Seen, Session, Target};
+pub use causal::{BanReason, CausalSession, CausalToken, Lsn, NodeId, Seen, Target};
 pub use error::{
     AcquireError, AcquireFailure, CausalError, ConnectFailure, Error, Holder, LimitOrigin, Result, Sent, ServerError,
     TimeoutError, TransactionAborted,
 };
-pub use event::{BanReason, CloseReason, Event, LeaseOutcome, Observer, Observers};
+pub use event::{CloseReason, Event, LeaseOutcome, Observer, Observers};
 pub use facts::{FactsCache, Fingerprint, StatementFacts, StatementKind, TableName};
 pub use lessor::{EndSession, LeaseId, Lessor, Session, SessionState, Signalled};
 pub use operation::{Footprint, Operation};

@@ -1,7 +1,7 @@
 //! From what a session has seen to a position that a replica must have replayed.
 
 use crate::{node::Node, shared::Shared};
-use db_core::{Call, CausalError, CausalToken, NodeId, Result, Session, Target};
+use db_core::{Call, CausalError, CausalSession, CausalToken, NodeId, Result, Target};
 use std::sync::Arc;
 use tokio::time::Instant;
 
@@ -94,7 +94,7 @@ pub(crate) async fn known(shared: &Shared, token: CausalToken, limit: Instant) -
 }
 
 /// What the session has seen, as a value.
-pub(crate) async fn token(shared: &Shared, session: &Session, limit: Instant) -> Result<Option<CausalToken>> {
+pub(crate) async fn token(shared: &Shared, session: &CausalSession, limit: Instant) -> Result<Option<CausalToken>> {
     let seen = session.seen();
     if let Some((id, at)) = seen.replica {
         let node: Option<Arc<Node>> = shared.node(id);

@@ -10,7 +10,7 @@ use crate::{
     watch,
 };
 use db_core::{
-    CausalToken, NodeId, Observers, Result, Session,
+    CausalSession, CausalToken, NodeId, Observers, Result,
     config::{Checks, InvalidConfig},
 };
 use parking_lot::Mutex;
@@ -217,7 +217,7 @@ impl Cluster {
     /// # Errors
     /// [`CausalError::NoPosition`](db_core::CausalError::NoPosition) when no primary answers within
     /// [`ReplicaConfig::probe_timeout`]. Cancel-safe.
-    pub async fn token(&self, session: &Session) -> Result<Option<CausalToken>> {
+    pub async fn token(&self, session: &CausalSession) -> Result<Option<CausalToken>> {
         self.start();
         let limit = Instant::now() + self.shared.config.load().probe_timeout;
         causality::token(&self.shared, session, limit).await

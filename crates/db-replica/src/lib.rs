@@ -3,7 +3,7 @@
 //! writes follow a failover.
 //!
 //! ```no_run
-//! use db_core::{Call, Layer, Observers, Result, Run, Service, Session, Statement};
+//! use db_core::{Call, Layer, Observers, Result, Run, Service, CausalSession, Statement};
 //! use db_replica::{Cluster, Member, ReplicaConfig, ReplicaLayer};
 //! use sqlx::{PgPool, postgres::{PgConnectOptions, PgPoolOptions}};
 //! use std::sync::Arc;
@@ -19,14 +19,14 @@
 //! let service = layer.layer(Run(writer));
 //!
 //! let mut call = Call::here();
-//! call.session = Some(Arc::new(Session::default()));
+//! call.session = Some(Arc::new(CausalSession::default()));
 //! service.call(&call, &Statement::all("INSERT INTO t VALUES (1)")?).await?; // on the primary
 //! service.call(&call, &Statement::all("SELECT * FROM t")?).await?; // on a replica that has the row
 //! # Ok(()) }
 //! ```
 //!
 //! # What is promised
-//! *Read your writes* and *monotonic reads*, for each [`Session`](db_core::Session) and for whoever is handed its
+//! *Read your writes* and *monotonic reads*, for each [`CausalSession`](db_core::CausalSession) and for whoever is handed its
 //! [`CausalToken`](db_core::CausalToken). Not more: two sessions can see two writes in different orders on two replicas,
 //! since PostgreSQL's replicas make commits visible in another order than the primary (a *long fork*, found by Jepsen), and
 //! a read outside a session may be as old as [`ReplicaConfig::max_lag`]. Writes that an asynchronous failover has lost

@@ -16,7 +16,7 @@ impl<S> Picked<S> {
         Self { reader, ticket }
     }
 
-    /// The number of the node, for [`Session::saw_replica`](db_core::Session::saw_replica).
+    /// The number of the node, for [`CausalSession::saw_replica`](db_core::CausalSession::saw_replica).
     pub fn node(&self) -> NodeId {
         self.reader.node.id
     }

@@ -12,7 +12,7 @@ use crate::{
     stats::ReplicaStats,
     ticket::Ticket,
 };
-use db_core::{Call, Error, Operation, Result, Service, Session, Target};
+use db_core::{Call, CausalSession, Error, Operation, Result, Service, Target};
 use std::{
     fmt,
     pin::pin,
@@ -240,7 +240,7 @@ where
 
 /// However the call ends: it may have seen, or done, something there.
 struct SawPrimary<'a> {
-    session: Option<&'a Session>,
+    session: Option<&'a CausalSession>,
     wrote: bool,
 }
 

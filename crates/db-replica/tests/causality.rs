@@ -3,7 +3,7 @@
 mod common;
 
 use common::{MS, SOON, config, read, servers, session, stack, until, with_session, write};
-use db_core::{CausalError, CausalToken, Error, Lsn, Session, Target};
+use db_core::{CausalError, CausalSession, CausalToken, Error, Lsn, Target};
 use std::{
     sync::{
         Arc,
@@ -75,7 +75,7 @@ async fn a_token_carries_a_session_to_another_process() {
 
     let stale = db_core::Call::here();
     assert_eq!(read(&there, &stale, 1).await.unwrap(), 0, "the replica is held up");
-    let call = with_session(Session::from_token(text.parse().unwrap()));
+    let call = with_session(CausalSession::from_token(text.parse().unwrap()));
     assert_eq!(read(&there, &call, 1).await.unwrap(), 7);
     assert!(
         there.stats().too_late >= 1,
@@ -87,7 +87,7 @@ async fn a_token_carries_a_session_to_another_process() {
     let before = there.stats().replica_reads;
     until("the replica serves the session again", || async {
         assert_eq!(
-            read(&there, &with_session(Session::from_token(token)), 1)
+            read(&there, &with_session(CausalSession::from_token(token)), 1)
                 .await
                 .unwrap(),
             7
@@ -111,7 +111,7 @@ async fn a_token_that_can_not_be_honoured_says_why() {
         .unwrap()
         .unwrap();
 
-    let foreign = with_session(Session::from_token(CausalToken {
+    let foreign = with_session(CausalSession::from_token(CausalToken {
         system: token.system + 1,
         ..token
     }));
@@ -120,7 +120,7 @@ async fn a_token_that_can_not_be_honoured_says_why() {
         matches!(error, Error::Causal(CausalError::OtherCluster { .. })),
         "{error}"
     );
-    let future = with_session(Session::from_token(CausalToken {
+    let future = with_session(CausalSession::from_token(CausalToken {
         timeline: token.timeline + 1,
         ..token
     }));
@@ -133,7 +133,7 @@ async fn a_token_that_can_not_be_honoured_says_why() {
     // Its timeline ends with a promotion.
     primary.kill().await.unwrap();
     replicas[0].promote().await.unwrap();
-    let lost = with_session(Session::from_token(CausalToken {
+    let lost = with_session(CausalSession::from_token(CausalToken {
         lsn: Lsn(token.lsn.0 + (1 << 30)),
         ..token
     }));
@@ -144,7 +144,7 @@ async fn a_token_that_can_not_be_honoured_says_why() {
         )
     })
     .await;
-    let kept = with_session(Session::from_token(token));
+    let kept = with_session(CausalSession::from_token(token));
     assert_eq!(
         read(&stack, &kept, 1).await.unwrap(),
         1,

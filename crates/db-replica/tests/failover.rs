@@ -1,5 +1,7 @@
 //! The primary dies, a replica is promoted, the old one comes back: writes go to one node only.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 mod common;
 
 use common::{MS, SOON, config, port, read, servers, session, stack, until, write};

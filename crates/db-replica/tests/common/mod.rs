@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
-use db_core::{Call, Layer, Observers, Result, Rows, Run, Service, Session, Statement};
+use db_core::{Call, CausalSession, Layer, Observers, Result, Rows, Run, Service, Statement};
 use db_replica::{Cluster, Member, ReplicaConfig, ReplicaLayer, Routed};
 use db_testkit::Postgres;
 use sqlx::{
@@ -74,10 +74,10 @@ pub(crate) async fn servers(replicas: usize) -> (Postgres, Vec<Postgres>) {
 }
 
 pub(crate) fn session() -> Call {
-    with_session(Session::default())
+    with_session(CausalSession::default())
 }
 
-pub(crate) fn with_session(session: Session) -> Call {
+pub(crate) fn with_session(session: CausalSession) -> Call {
     let mut call = Call::here();
     call.session = Some(Arc::new(session));
     call
