@@ -1,6 +1,8 @@
 //! What the layers tell about themselves. No layer knows who listens.
 
-use crate::{AcquireFailure, BanReason, Fingerprint, GaveUp, LimitOrigin, Priority, QueryClass, RetryCause, SqlState, Suspect};
+use crate::{
+    AcquireFailure, BanReason, Fingerprint, GaveUp, LimitOrigin, Priority, QueryClass, RetryCause, SqlState, Suspect,
+};
 use std::{
     fmt,
     panic::Location,
