@@ -2,6 +2,7 @@
 
 mod analyst;
 mod faults;
+mod forgetful;
 mod ledger;
 mod progress;
 mod report;
@@ -11,7 +12,7 @@ mod workload;
 use std::{pin::pin, process::ExitCode, time::Duration};
 
 use anyhow::{Context, bail};
-use db_stack::Db;
+use db_stack::{Db, Mode, config::Threshold};
 use db_testkit::Postgres;
 use tokio::{
     sync::watch,
@@ -23,6 +24,7 @@ use crate::{
     demo::{
         analyst::Answers,
         faults::Killer,
+        forgetful::Forgotten,
         ledger::{Audit, Money},
         progress::Progress,
         report::Report,
@@ -78,6 +80,7 @@ async fn play(args: Args, mut stopped: watch::Receiver<bool>) -> anyhow::Result<
         traders.spawn(trader.trade(ended.clone()));
     }
     let analyst = tokio::spawn(analyst::ask(db.clone(), server.admin().await?, ended.clone()));
+    let forgetful = tokio::spawn(forgetful::forget(db.clone(), ended.clone()));
     let mut killer = JoinSet::new();
     killer.spawn(Killer::new(server.admin().await?, args.seed).run(ended.clone()));
     let started = Instant::now();
@@ -90,7 +93,7 @@ async fn play(args: Args, mut stopped: watch::Receiver<bool>) -> anyhow::Result<
     end.send_replace(true);
     let took = started.elapsed();
     let mut report = Report::new(took);
-    let gathered = timeout(DRAIN, gather(&mut report, traders, killer, analyst)).await;
+    let gathered = timeout(DRAIN, gather(&mut report, traders, killer, analyst, forgetful)).await;
     progress::finish();
     report.stats = db.stats();
     gathered.with_context(|| {
@@ -102,11 +105,13 @@ async fn play(args: Args, mut stopped: watch::Receiver<bool>) -> anyhow::Result<
     db.close().await;
     let audit = Audit::of(&server, &report.ledger, before).await?;
     report.print(&audit);
-    Ok(if audit.holds() && report.answers.left_running == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(
+        if audit.holds() && report.answers.left_running == 0 && report.forgotten.is_settled() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        },
+    )
 }
 
 /// A server with the schema and its rows, and what the money in it adds up to.
@@ -117,6 +122,10 @@ async fn prepare(args: &Args) -> anyhow::Result<(Postgres, Db, Money)> {
         .max_connections(CONNECTIONS)
         .configure(|config| {
             config.session.application_name = APPLICATION.to_owned();
+            config.leak.mode = Mode::Enforce;
+            config.leak.reclaim_after = forgetful::TAKEN_BACK;
+            let named = Threshold(Some(forgetful::NAMED));
+            config.leak.custom.insert(forgetful::CLASS.to_owned(), named);
         });
     let db = db.connect().await.context("Db does not connect")?;
     let since = Instant::now();
@@ -139,6 +148,7 @@ async fn gather(
     mut traders: JoinSet<Tally>,
     mut killer: JoinSet<u64>,
     analyst: JoinHandle<Answers>,
+    forgetful: JoinHandle<Forgotten>,
 ) -> anyhow::Result<()> {
     while let Some(tally) = traders.join_next().await {
         report.add(tally.context("a task of the workload panicked")?);
@@ -147,5 +157,6 @@ async fn gather(
         report.kills = kills.context("the task that kills backends panicked")?;
     }
     report.answers = analyst.await.context("the task that asks too much panicked")?;
+    report.forgotten = forgetful.await.context("the task that forgets panicked")?;
     Ok(())
 }

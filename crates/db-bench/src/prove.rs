@@ -5,6 +5,7 @@ mod cancellation;
 mod dead_peers;
 mod findings;
 mod full_stack;
+mod leaks;
 mod restart;
 mod rig;
 mod storm;
@@ -77,6 +78,11 @@ const PROOFS: &[Proof] = &[
         name: "timeout-memory",
         promise: "what is remembered of statements stays bounded at 1,000,000 distinct ones",
         run: |quick| Box::pin(timeout_memory::run(quick)),
+    },
+    Proof {
+        name: "leaks",
+        promise: "a lease that does not come back is named with its cause, and taken back; nothing else is",
+        run: |quick| Box::pin(leaks::run(quick)),
     },
     Proof {
         name: "full-stack",

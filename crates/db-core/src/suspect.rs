@@ -1,6 +1,6 @@
 //! A lease that has been out for too long, and why.
 
-use crate::{Fingerprint, LeaseId, QueryClass, Session};
+use crate::{Fingerprint, LeaseId, Priority, QueryClass, Session};
 use std::{fmt, panic::Location, sync::Arc, time::Duration};
 
 /// What its holder has told about a lease's transaction.
@@ -105,6 +105,8 @@ pub struct Suspect {
     pub last_statement: Option<Fingerprint>,
     /// The class of the call.
     pub class: QueryClass,
+    /// The priority of the call.
+    pub priority: Priority,
     /// How long it had been out.
     pub held: Duration,
     /// What its holder has told about a transaction.
@@ -126,6 +128,7 @@ impl Suspect {
             statement: None,
             last_statement: None,
             class,
+            priority: Priority::default(),
             held,
             transaction: TransactionState::None,
             cause,

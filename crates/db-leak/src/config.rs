@@ -19,10 +19,10 @@ pub struct LeakConfig {
     /// Default `observe`: reports, and takes nothing away; `enforce` reclaims; `off` notes nothing at all.
     pub mode: Mode,
     /// A lease of the classes instant, fast and normal, or of a custom one that is not listed, is suspect when it is out
-    /// for longer. Default 30 s (twice to six times the classes' own limits), 1ms..=24h.
+    /// for longer. Default 30 s (six times the longest of their own limits), 1ms..=24h.
     #[serde(with = "duration")]
     pub threshold: Duration,
-    /// The same for the class slow. Default 90 s (three times the class's own limit), 1ms..=24h.
+    /// The same for the class slow. Default 90 s (own choice: six times the class's own limit), 1ms..=24h.
     #[serde(with = "duration")]
     pub slow_threshold: Duration,
     /// The same for the class batch. Default `off`: bulk work may take as long as it takes.

@@ -149,14 +149,14 @@ impl Ledger {
         mine.cloned().collect()
     }
 
-    /// A lease that this task holds: the one that it has held for longest.
-    pub(crate) fn held_by(&self, task: u64, source: u32) -> Option<Sight> {
+    /// The lease that this task has held for longest, and when anybody got one last.
+    pub(crate) fn held_by(&self, task: u64, source: u32) -> Option<(Sight, Instant)> {
         let records = self.records.lock();
         let mine = records.open.iter().filter(|record| record.source == source);
-        let held = mine
-            .filter_map(|record| record.sight(false))
-            .filter(|out| out.task == task);
-        held.min_by_key(|out| out.since)
+        let out: Vec<_> = mine.filter_map(|record| record.sight(false)).collect();
+        let latest = out.iter().map(|out| out.since).max()?;
+        let held = out.into_iter().filter(|out| out.task == task);
+        Some((held.min_by_key(|out| out.since)?, latest))
     }
 
     pub(crate) fn leases(&self) -> Leases {

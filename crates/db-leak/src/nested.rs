@@ -2,8 +2,9 @@
 //! served.
 //!
 //! Holding one and asking for another is no fault by itself: futures that are joined in one task do it all the time, and
-//! go on with the one while they wait for the other. So a waiter is refused only when the lease that its task holds was
-//! left unused, by its holder and on the server, while it waited.
+//! go on with the one while they wait for the other; and a lease that is kept for good does no harm while others come
+//! back. So a waiter is refused only when the lease that its task holds was left unused while it waited, by its holder and
+//! on the server, and nobody else was served in that time either.
 
 use crate::{ledger::Ledger, record::Sight, task, usage::By};
 use db_core::{AcquireError, AcquireFailure, Alarm, Call, Holder, Lessor, Result, SessionState, Source};
@@ -25,7 +26,7 @@ pub(crate) async fn guard<C: Source + Lessor>(
     let mut since = None;
     let mut alarm: Option<Alarm> = None;
     // The lease that this task held, unused, when it was looked at last.
-    let mut held: Option<Sight> = None;
+    let mut held: Option<(Sight, Instant)> = None;
     loop {
         let served = poll_fn(|cx| {
             if let Poll::Ready(lease) = acquire.as_mut().poll(cx) {
@@ -48,11 +49,13 @@ pub(crate) async fn guard<C: Source + Lessor>(
         if !inner.is_saturated() {
             continue;
         }
-        let Some(now) = ledger.held_by(task::current(), source) else {
+        let Some((now, served)) = ledger.held_by(task::current(), source) else {
             continue;
         };
-        if before.is_none_or(|before| before.id != now.id || before.uses != now.uses) {
-            held = Some(now);
+        let stands =
+            |(before, last): (Sight, Instant)| before.id == now.id && before.uses == now.uses && last == served;
+        if !before.is_some_and(stands) {
+            held = Some((now, served));
             continue;
         }
         if !is_idle(inner, &now).await {
@@ -68,6 +71,7 @@ pub(crate) async fn guard<C: Source + Lessor>(
         error.site = call.site;
         let mut holder = Holder::new(now.class, now.since.elapsed());
         (holder.site, holder.statement) = (now.by.site, now.by.statement);
+        holder.priority = now.priority;
         error.holders.push(holder);
         return Err(error.into());
     }

@@ -6,7 +6,7 @@ use crate::{
     task,
     usage::{By, Usage},
 };
-use db_core::{Call, Fingerprint, LeaseId, LeaseNote, LeaseRevoked, QueryClass, Suspect, TransactionState};
+use db_core::{Call, Fingerprint, LeaseId, LeaseNote, LeaseRevoked, Priority, QueryClass, Suspect, TransactionState};
 use parking_lot::Mutex;
 use std::{
     backtrace::Backtrace,
@@ -52,6 +52,7 @@ struct Out {
     site: Option<&'static Location<'static>>,
     statement: Option<Fingerprint>,
     class: QueryClass,
+    priority: Priority,
     since: Instant,
     last_statement: Option<Fingerprint>,
     transaction: TransactionState,
@@ -73,6 +74,7 @@ pub(crate) struct Sight {
     pub(crate) id: Option<LeaseId>,
     pub(crate) by: By,
     pub(crate) class: QueryClass,
+    pub(crate) priority: Priority,
     pub(crate) since: Instant,
     pub(crate) last_statement: Option<Fingerprint>,
     pub(crate) transaction: TransactionState,
@@ -121,6 +123,7 @@ impl Record {
             site: call.site,
             statement: call.statement,
             class: call.class,
+            priority: call.priority,
             since,
             last_statement: None,
             transaction: TransactionState::None,
@@ -216,6 +219,7 @@ impl Record {
             id: out.id,
             by: out.by(),
             class: out.class,
+            priority: out.priority,
             since: out.since,
             last_statement: out.last_statement.or(out.statement),
             transaction: match out.transaction {

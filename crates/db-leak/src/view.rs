@@ -4,7 +4,7 @@ use crate::{
     record::Sight,
     usage::{SiteUsage, Usage, UseTimes},
 };
-use db_core::{Fingerprint, LeaseCause, LeaseId, QueryClass, TransactionState};
+use db_core::{Fingerprint, LeaseCause, LeaseId, Priority, QueryClass, TransactionState};
 use std::{
     fmt,
     panic::Location,
@@ -52,6 +52,8 @@ pub struct OpenLease {
     pub last_statement: Option<Fingerprint>,
     /// The class of the call.
     pub class: QueryClass,
+    /// The priority of the call.
+    pub priority: Priority,
     /// How long it has been out.
     pub held: Duration,
     /// What its holder has told about a transaction.
@@ -70,6 +72,7 @@ impl OpenLease {
             statement: sight.by.statement,
             last_statement: sight.last_statement,
             class: sight.class,
+            priority: sight.priority,
             held: now.saturating_duration_since(sight.since),
             transaction: sight.transaction,
             suspected: sight.suspect.as_ref().map(|suspect| suspect.cause),

@@ -108,6 +108,7 @@ async fn describe(sight: &Sight, session: Option<Session>) -> Suspect {
     suspect.lease = sight.id;
     suspect.site = sight.by.site;
     suspect.statement = sight.by.statement;
+    suspect.priority = sight.priority;
     suspect.last_statement = sight.last_statement;
     suspect.transaction = sight.transaction;
     suspect.session = session;

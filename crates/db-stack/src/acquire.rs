@@ -1,18 +1,16 @@
 //! `&Db` as an sqlx `Acquire`, so that `sqlx::migrate!().run(&db)` and generic code work.
 
-use crate::Db;
-use db_core::Source;
-use db_pool::PoolLease;
+use crate::{Db, lease::Lease};
 use futures_core::future::BoxFuture;
 use sqlx::{Acquire, Postgres, Transaction};
 
 impl<'a> Acquire<'a> for &'_ Db {
     type Database = Postgres;
-    type Connection = PoolLease;
+    type Connection = Lease;
 
-    fn acquire(self) -> BoxFuture<'a, sqlx::Result<PoolLease>> {
+    fn acquire(self) -> BoxFuture<'a, sqlx::Result<Lease>> {
         let db = self.clone();
-        Box::pin(async move { Ok(Source::acquire(&db.inner.pool, &db.wishes()).await?) })
+        Box::pin(async move { Ok(db.inner.acquire(&db.wishes()).await?) })
     }
 
     /// sqlx's own transaction, which only an sqlx pool can make: it opens a connection for it within the same budget.

@@ -6,7 +6,8 @@ use crate::{
     stack,
 };
 use arc_swap::ArcSwap;
-use db_core::{Call, Observer, Observers, Result, Source};
+use db_core::{Call, Layer, Observer, Observers, Result};
+use db_leak::LeakLayer;
 use db_pool::{Pool, PoolBuilder};
 use db_retry::{RetryLayer, RetryParts, RetryPolicy};
 use db_timeout::TimeoutLayer;
@@ -106,6 +107,8 @@ impl DbBuilder {
             ..RetryParts::default()
         };
         let retries = RetryPolicy::with_parts(self.config.retry.clone(), self.observers.clone(), parts)?;
+        let leaks = LeakLayer::new(self.config.leak.clone(), self.observers.clone())?;
+        let leases = leaks.layer(pool.clone());
         let unused = self.config.inactive_keys();
         if !unused.is_empty() {
             tracing::warn!(keys = ?unused, "settings without effect: this build has no layer for them");
@@ -124,8 +127,10 @@ impl DbBuilder {
             );
         }
         let inner = Inner {
-            stack: stack::assemble(pool.clone(), timeouts.clone(), RetryLayer::new(retries.clone())),
+            stack: stack::assemble(leases.clone(), timeouts.clone(), RetryLayer::new(retries.clone())),
             pool,
+            leases,
+            leaks,
             timeouts,
             retries,
             observers: self.observers,
@@ -145,7 +150,7 @@ impl DbBuilder {
     /// The real reason why there is none.
     pub async fn connect(self) -> Result<Db> {
         let db = self.build()?;
-        drop(Source::acquire(&db.inner.pool, &Call::default()).await?);
+        drop(db.inner.acquire(&Call::default()).await?);
         Ok(db)
     }
 }

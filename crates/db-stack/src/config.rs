@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use db_core::config::{Checks, InvalidConfig};
+pub use db_leak::{LeakConfig, Threshold};
 use db_pool::{PoolConfig, SessionConfig};
 pub use db_retry::{RetryConfig, Strategy};
 pub use db_timeout::{AdaptiveConfig, ClassLimits, TimeoutConfig};
@@ -21,14 +22,14 @@ mod url;
 
 pub use connection::{ConnectionConfig, SslMode};
 pub use keys::{KEYS, REPORT_NAMES};
-pub use layers::{CacheConfig, HealthConfig, LeakConfig, SlowQueryConfig, TransactionConfig};
+pub use layers::{CacheConfig, HealthConfig, SlowQueryConfig, TransactionConfig};
 pub use load::{Loader, Setting};
 pub use reference::{KeyDoc, Kind, render_reference};
 pub use secret::Secret;
 pub use url::DatabaseUrl;
 
 /// Sections whose layer is in this build. A part that adds a layer adds its section here.
-const BUILT: &[&str] = &["connection", "pool", "session", "timeout", "retry"];
+const BUILT: &[&str] = &["connection", "pool", "session", "timeout", "retry", "leak"];
 
 /// Every setting of the stack: plain data, one section for each layer.
 ///

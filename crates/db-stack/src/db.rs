@@ -1,9 +1,10 @@
 //! The handle.
 
-use crate::{builder::DbBuilder, config::DbConfig, events::Events, limits::Limits, stack::Stack, tx::Tx};
+use crate::{builder::DbBuilder, config::DbConfig, events::Events, lease::Lease, limits::Limits, stack::Stack, tx::Tx};
 use arc_swap::ArcSwap;
 use db_core::{Call, Error, Observers, QueryClass, Result, Source};
-use db_pool::{CloseReport, Pool, PoolLease, PoolStats};
+use db_leak::{Leak, LeakLayer, Leases};
+use db_pool::{CloseReport, Pool, PoolStats};
 use db_retry::{RetryPolicy, RetryStats};
 use db_timeout::{TimeoutLayer, TimeoutStats};
 use sqlx::{PgPool, SqlSafeStr, postgres::PgConnectOptions};
@@ -23,6 +24,9 @@ pub struct Db {
 
 pub(crate) struct Inner {
     pub(crate) pool: Pool,
+    /// The pool, with account kept of its leases.
+    pub(crate) leases: Leak<Pool>,
+    pub(crate) leaks: LeakLayer,
     pub(crate) timeouts: TimeoutLayer,
     pub(crate) retries: RetryPolicy,
     pub(crate) stack: Box<dyn Stack>,
@@ -30,6 +34,13 @@ pub(crate) struct Inner {
     pub(crate) config: ArcSwap<DbConfig>,
     /// Built from sqlx's own options or pool: the configuration does not know the address.
     pub(crate) own_options: bool,
+}
+
+impl Inner {
+    /// A lease for this call.
+    pub(crate) async fn acquire(&self, call: &Call) -> Result<Lease> {
+        Ok(Lease(Source::acquire(&self.leases, call).await?))
+    }
 }
 
 impl Db {
@@ -116,6 +127,11 @@ impl Db {
         self.inner.retries.stats()
     }
 
+    /// The leases that are out, what the others were used for by call site, and the leaks that were found.
+    pub fn leases(&self) -> Leases {
+        self.inner.leaks.leases()
+    }
+
     /// Calls, timeouts and durations by class and by statement.
     pub fn timeouts(&self) -> TimeoutStats {
         self.inner.timeouts.stats()
@@ -139,15 +155,16 @@ impl Db {
     /// A connection of one's own, which derefs to [`sqlx::PgConnection`]. It is verified and reset when it comes back.
     /// Dropping the future loses nothing.
     #[track_caller]
-    pub fn acquire(&self) -> impl Future<Output = Result<PoolLease>> + Send + use<> {
+    pub fn acquire(&self) -> impl Future<Output = Result<Lease>> + Send + use<> {
         let (inner, call) = (self.inner.clone(), self.call_here());
-        async move { Source::acquire(&inner.pool, &call).await }
+        async move { inner.acquire(&call).await }
     }
 
     /// A connection that is idle at this moment, if any.
     #[track_caller]
-    pub fn try_acquire(&self) -> Option<PoolLease> {
-        self.inner.pool.try_acquire()
+    pub fn try_acquire(&self) -> Option<Lease> {
+        let lease = self.inner.pool.try_acquire()?;
+        Some(Lease(self.inner.leases.track(lease, &self.call_here())))
     }
 
     /// Begins a transaction. Dropped before `commit`, it is rolled back; dropped while it begins, nothing is left open.
@@ -234,6 +251,7 @@ impl Db {
         self.inner.pool.reload(config.pool.clone()).map_err(Error::from)?;
         self.inner.timeouts.reload(config.timeout.clone())?;
         self.inner.retries.reload(config.retry.clone())?;
+        self.inner.leaks.reload(config.leak.clone())?;
         self.inner.config.store(Arc::new(config));
         Ok(())
     }

@@ -28,6 +28,7 @@ mod db;
 mod events;
 mod executor;
 mod fair;
+mod lease;
 mod limits;
 mod listener;
 mod priority;
@@ -40,14 +41,17 @@ pub use builder::DbBuilder;
 pub use config::DbConfig;
 pub use db::Db;
 pub use db_core::{
-    AcquireError, AcquireFailure, Call, CloseReason, ConnectFailure, Error, Event, Holder, Observer, Priority,
-    QueryClass, Result, Sent, ServerError, SqlState, SqlStateClass, StatementFacts, StatementKind, TransactionAborted,
+    AcquireError, AcquireFailure, Call, CloseReason, ConnectFailure, Error, Event, Holder, LeaseCause, LeaseRevoked,
+    Observer, Priority, QueryClass, Result, Sent, ServerError, Session, SessionState, SqlState, SqlStateClass,
+    StatementFacts, StatementKind, Suspect, TransactionAborted, TransactionState,
     config::{InvalidConfig, InvalidKey, Mode},
 };
-pub use db_pool::{CloseReport, PoolConfig, PoolLease as Lease, PoolStats, SessionConfig};
+pub use db_leak::{LeakCounts, Leases, OpenLease, SiteUsage, UseTimes};
+pub use db_pool::{CloseReport, PoolConfig, PoolStats, SessionConfig};
 pub use db_retry::{CauseStats, Durations, RetryBudget, RetryStats, TransactionStats};
 pub use db_timeout::{ClassLimits, TimeoutStats};
 pub use events::Events;
+pub use lease::Lease;
 pub use listener::{Listener, Message};
 pub use priority::with_priority;
 pub use tx::Tx;

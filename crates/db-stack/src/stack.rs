@@ -2,6 +2,7 @@
 
 use crate::fair::fair;
 use db_core::{Call, Result, Rows, Run, Service, Statement};
+use db_leak::Leak;
 use db_pool::Pool;
 use db_retry::RetryLayer;
 use db_timeout::TimeoutLayer;
@@ -20,6 +21,11 @@ impl<S: Service<Statement>> Stack for S {
 }
 
 /// From the outside in.
-pub(crate) fn assemble(pool: Pool, timeouts: TimeoutLayer, retries: RetryLayer) -> Box<dyn Stack> {
-    Box::new(ServiceBuilder::new().layer(timeouts).layer(retries).service(Run(pool)))
+pub(crate) fn assemble(leases: Leak<Pool>, timeouts: TimeoutLayer, retries: RetryLayer) -> Box<dyn Stack> {
+    Box::new(
+        ServiceBuilder::new()
+            .layer(timeouts)
+            .layer(retries)
+            .service(Run(leases)),
+    )
 }

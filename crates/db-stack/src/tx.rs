@@ -1,8 +1,7 @@
 //! A transaction whose commit tells the truth.
 
-use crate::{db::Inner, limits::Limits, tx_conn::TxConn};
-use db_core::{Call, Error, Lease, LeaseState, Result, Sent, Source, TransactionAborted};
-use db_pool::PoolLease;
+use crate::{db::Inner, lease::Lease as Leased, limits::Limits, tx_conn::TxConn};
+use db_core::{Call, Error, Lease, LeaseNote, LeaseState, Result, Sent, TransactionAborted};
 use sqlx::{PgConnection, Row, SqlStr};
 use sqlx_core::transaction::TransactionManager;
 use sqlx_postgres::PgTransactionManager;
@@ -23,11 +22,11 @@ pub struct Tx {
 impl Tx {
     pub(crate) async fn begin(inner: &Arc<Inner>, call: Call, statement: Option<SqlStr>) -> Result<Self> {
         let limits = Limits::new(inner, call);
-        let lease = Source::acquire(&inner.pool, limits.call()).await?;
+        let lease = inner.acquire(limits.call()).await?;
         Self::begin_on(lease, limits, statement).await
     }
 
-    pub(crate) async fn begin_on(mut lease: PoolLease, limits: Limits, statement: Option<SqlStr>) -> Result<Self> {
+    pub(crate) async fn begin_on(mut lease: Leased, limits: Limits, statement: Option<SqlStr>) -> Result<Self> {
         // In flight from here to the end: dropped at any point, the lease is cancelled, drained and rolled back.
         let pg = lease.start();
         let begun = limits
@@ -39,6 +38,7 @@ impl Tx {
             }
             return Err(error);
         }
+        lease.note(LeaseNote::Begun);
         Ok(Self {
             conn: TxConn::new(lease, limits),
         })
@@ -52,6 +52,7 @@ impl Tx {
     /// serialization): nothing was committed. [`Error::CommitUnknown`] when the answer was lost. Dropping the future
     /// leaves the outcome unknown.
     pub async fn commit(mut self) -> Result<()> {
+        self.conn.still_ours()?;
         let status = self.conn.status;
         status.whole()?;
         let TxConn { lease, limits, .. } = &mut self.conn;

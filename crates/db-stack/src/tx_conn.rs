@@ -1,9 +1,8 @@
 //! The connection inside a transaction: an executor that remembers what happened on it.
 
-use crate::limits::Limits;
+use crate::{lease::Lease as Leased, limits::Limits};
 use async_stream::try_stream;
-use db_core::{Lease, LeaseState, Result, SqlState, Statement, TransactionAborted, Want};
-use db_pool::PoolLease;
+use db_core::{Lease, LeaseNote, LeaseState, Result, SqlState, Statement, TransactionAborted, Want};
 use futures_core::{future::BoxFuture, stream::BoxStream};
 use futures_util::TryStreamExt;
 use sqlx::{
@@ -46,7 +45,7 @@ impl Status {
 /// The connection inside a [`Tx`](crate::Tx). `&mut TxConn` is an executor; mutable access to the [`PgConnection`]
 /// below makes the transaction raw.
 pub struct TxConn {
-    pub(crate) lease: PoolLease,
+    pub(crate) lease: Leased,
     pub(crate) status: Status,
     pub(crate) limits: Limits,
 }
@@ -92,7 +91,7 @@ impl Drop for Progress<'_> {
 }
 
 impl TxConn {
-    pub(crate) fn new(lease: PoolLease, limits: Limits) -> Self {
+    pub(crate) fn new(lease: Leased, limits: Limits) -> Self {
         Self {
             lease,
             status: Status::default(),
@@ -107,8 +106,14 @@ impl TxConn {
             .settle(if session { LeaseState::Verify } else { LeaseState::Clean });
     }
 
+    /// An error once the lease was taken back: its session has ended, and the transaction with it.
+    pub(crate) fn still_ours(&self) -> Result<()> {
+        self.lease.revoked().map_or(Ok(()), |revoked| Err(revoked.into()))
+    }
+
     /// The connection for one statement, unless the transaction can't go on.
     fn begin_statement(&mut self, statement: Option<&Statement>) -> Result<(Progress<'_>, &mut PgConnection, &Limits)> {
+        self.still_ours()?;
         if self.status.cancelled {
             return Err(TransactionAborted::StatementCancelled.into());
         }
@@ -118,6 +123,9 @@ impl TxConn {
         {
             self.status.session |= facts.leaves_session_state();
             self.status.unsure |= facts.leaves_transaction_open();
+        }
+        if let Some(statement) = statement {
+            self.lease.note(LeaseNote::Statement(statement.facts().fingerprint()));
         }
         let progress = Progress {
             status: &mut self.status,
@@ -135,7 +143,7 @@ impl TxConn {
         let (mut progress, pg, limits) = self.begin_statement(statement)?;
         let fingerprint = statement.map(|statement| statement.facts().fingerprint());
         // Past its limit the step is dropped with its progress not done: the transaction is then cancelled.
-        let step = async {
+        let step = async move {
             let out = run(pg).await;
             match &out {
                 Ok(_) => progress.succeeded(),
@@ -143,7 +151,9 @@ impl TxConn {
             }
             Ok(out?)
         };
-        Ok(limits.around(fingerprint, step).await?)
+        let out = limits.around(fingerprint, step).await;
+        // The server's own words for it are an error of the connection.
+        out.map_err(|error| self.still_ours().err().unwrap_or(error).into())
     }
 }
 
@@ -170,7 +180,7 @@ impl<'c> Executor<'c> for &'c mut TxConn {
             let (mut progress, pg, limits) = self.begin_statement(Some(&statement))?;
             let fingerprint = Some(statement.facts().fingerprint());
             let mut steps = pg.fetch_many(statement.into_replay());
-            loop {
+            let failed = loop {
                 // The limit is for the first answer: from there on the pace is the reader's.
                 let next = if progress.answered {
                     steps.try_next().await
@@ -179,22 +189,30 @@ impl<'c> Executor<'c> for &'c mut TxConn {
                     limits.around(fingerprint, first).await.map_err(sqlx::Error::from)
                 };
                 match next {
+                    // Dropped not done: the transaction is cancelled.
                     Err(error) if matches!(db_core::Error::find(&error), Some(db_core::Error::Timeout(_))) => {
-                        // Dropped here not done: the transaction is cancelled.
-                        Err(error)?;
+                        break Some(error);
                     }
                     Ok(Some(step)) => {
                         progress.answered = true;
                         yield step;
                     }
-                    Ok(None) => break,
+                    Ok(None) => {
+                        progress.succeeded();
+                        break None;
+                    }
                     Err(error) => {
                         progress.failed(&error);
-                        Err(error)?;
+                        break Some(error);
                     }
                 }
+            };
+            drop(steps);
+            drop(progress);
+            if let Some(error) = failed {
+                self.still_ours()?;
+                Err(error)?;
             }
-            progress.succeeded();
         })
     }
 

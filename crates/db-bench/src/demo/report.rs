@@ -7,6 +7,7 @@ use db_stack::{CloseReason, PoolStats};
 
 use crate::demo::{
     analyst::Answers,
+    forgetful::Forgotten,
     ledger::{Audit, Ledger},
     workload::{Calls, Tally},
 };
@@ -18,6 +19,7 @@ pub(crate) struct Report {
     pub(crate) ledger: Ledger,
     pub(crate) kills: u64,
     pub(crate) answers: Answers,
+    pub(crate) forgotten: Forgotten,
     pub(crate) stats: PoolStats,
 }
 
@@ -29,6 +31,7 @@ impl Report {
             ledger: Ledger::default(),
             kills: 0,
             answers: Answers::default(),
+            forgotten: Forgotten::default(),
             stats: PoolStats::default(),
         }
     }
@@ -54,6 +57,7 @@ impl Report {
         println!("{}", self.errors());
         println!("{}", self.orders(audit));
         println!("{}", self.analytics());
+        println!("{}", self.leaks());
         println!("{}", self.pool());
     }
 
@@ -63,6 +67,22 @@ impl Report {
         table.add_row(["timed out".to_owned(), self.answers.timed_out.to_string()]);
         let left = usize::try_from(self.answers.left_running).unwrap_or(usize::MAX);
         table.add_row(["still running on the server at the end".to_owned(), mark(left)]);
+        table
+    }
+
+    fn leaks(&self) -> Table {
+        let mut table = table(["leases forgotten on purpose", ""]);
+        let Forgotten {
+            leases,
+            named,
+            taken_back,
+            false_alarms,
+        } = self.forgotten;
+        table.add_row(["forgotten".to_owned(), leases.to_string()]);
+        table.add_row(["named with the line that took them".to_owned(), named.to_string()]);
+        table.add_row(["taken back".to_owned(), taken_back.to_string()]);
+        let false_alarms = usize::try_from(false_alarms).unwrap_or(usize::MAX);
+        table.add_row(["others that were called leaks".to_owned(), mark(false_alarms)]);
         table
     }
 

@@ -121,8 +121,16 @@ pub const KEYS: &[KeyDoc] = keys! {
     Mode "cache.mode" = "off", "off, observe or enforce": "Whether answers are kept.";
     Duration "cache.ttl" = "30s", "1ms..=24h": "How long an answer is fresh.";
 
-    Mode "leak.mode" = "observe", "off, observe or enforce": "`observe` reports and takes nothing away.";
-    Duration "leak.threshold" = "1m", "1ms..=24h": "A lease that is out for longer is suspect.";
+    Mode "leak.mode" = "observe", "off, observe or enforce": "`observe` reports and takes nothing away; `enforce` reclaims.";
+    Duration "leak.threshold" = "30s", "1ms..=24h": "A lease of another class than slow or batch that is out for longer is suspect.";
+    Duration "leak.slow_threshold" = "1m 30s", "1ms..=24h": "The same for the class slow.";
+    DurationOrOff "leak.batch_threshold" = "off", "1ms..=24h": "The same for the class batch.";
+    Table "leak.custom" = "", "at most 64 classes, each with a time or off": "The same for your own classes, such as `nightly = \"1h\"`.";
+    Duration "leak.reclaim_after" = "5m", "1ms..=24h": "With `enforce`, a suspect that is out for longer is taken back.";
+    Mode "leak.nested" = "enforce", "off, observe or enforce":
+        "What is done about a task that holds a lease and waits for another one of an exhausted pool.";
+    Duration "leak.nested_wait" = "100ms", "2ms..=1h": "How long such a task waits before it is refused.";
+    Number "leak.backtrace_sample" = "0.0", "0..=1": "The share of leases that keep a backtrace.";
 };
 
 /// The names of the report's Appendix A, and the keys that they became.

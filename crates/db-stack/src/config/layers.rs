@@ -92,27 +92,6 @@ impl Default for CacheConfig {
     }
 }
 
-/// When a lease that is not given back is called a leak.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct LeakConfig {
-    /// Default `observe`: reports and takes nothing away.
-    pub mode: Mode,
-    /// A lease that is out for longer is suspect. Default 60 s (the report; HikariCP's author advises 1 to 2 min),
-    /// 1ms..=24h.
-    #[serde(with = "duration")]
-    pub threshold: Duration,
-}
-
-impl Default for LeakConfig {
-    fn default() -> Self {
-        Self {
-            mode: Mode::Observe,
-            threshold: Duration::from_secs(60),
-        }
-    }
-}
-
 /// Declares `validate` for a section.
 macro_rules! validated {
     ($($section:ty, |$self:ident, $checks:ident| $body:block)*) => {$(
@@ -135,5 +114,4 @@ validated! {
     }
     SlowQueryConfig, |section, c| { c.range("threshold", &section.threshold, Duration::ZERO..=HOUR); }
     CacheConfig, |section, c| { c.range("ttl", &section.ttl, MS..=24 * HOUR); }
-    LeakConfig, |section, c| { c.range("threshold", &section.threshold, MS..=24 * HOUR); }
 }

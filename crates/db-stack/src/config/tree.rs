@@ -9,7 +9,7 @@ use serde::Serialize;
 pub(super) const FREE: &str = "session.extra";
 
 /// The keys that hold tables whose names the user chooses.
-const TABLES: [&str; 2] = [FREE, "timeout.custom"];
+const TABLES: [&str; 3] = [FREE, "timeout.custom", "leak.custom"];
 
 /// The table of free names that this name is in.
 pub(super) fn table_of(name: &str) -> Option<&'static str> {

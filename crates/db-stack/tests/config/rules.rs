@@ -22,7 +22,8 @@ fn unknown_keys_name_the_nearest() {
     let error = toml_error("leak = true");
     assert_eq!(
         error,
-        "leak = *** (from TOML): allowed is a section with mode, threshold"
+        "leak = *** (from TOML): allowed is a section with mode, threshold, slow_threshold, batch_threshold, custom, reclaim_after, nested, \
+         nested_wait, backtrace_sample"
     );
 }
 
@@ -181,7 +182,13 @@ fn every_rule_names_key_value_and_range() {
         ("health.timeout", "11s", "11s", "not longer than health.interval (10s)"),
         ("slow_query.threshold", "2h", "2h", from_zero),
         ("cache.ttl", "0s", "0s", "1ms..=1day"),
-        ("leak.threshold", "0s", "0s", "1ms..=1day"),
+        ("leak.threshold", "0s", "0s", day),
+        ("leak.slow_threshold", "2days", "2days", day),
+        ("leak.batch_threshold", "1us", "1us", day),
+        ("leak.custom.nightly", "1us", "1us", day),
+        ("leak.reclaim_after", "0s", "0s", day),
+        ("leak.nested_wait", "1ms", "1ms", "2ms..=1h"),
+        ("leak.backtrace_sample", "1.5", "1.5", "0..=1"),
     ];
     for (key, given, value, allowed) in cases {
         let error = DbConfig::load().with(key, *given).build().unwrap_err();
@@ -205,6 +212,7 @@ fn every_rule_names_key_value_and_range() {
         ".lock_timeouts",
         ".pooler",
         ".strategy",
+        ".nested",
     ];
     for key in KEYS
         .iter()
