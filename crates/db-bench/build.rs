@@ -1,5 +1,5 @@
 //! A migration that is added later is built in, too.
 
 fn main() {
-    println!("cargo:rerun-if-changed=../../migrations");
+    println!("cargo:rerun-if-changed=../../migrations/demo");
 }

@@ -6,6 +6,7 @@ mod dead_peers;
 mod findings;
 mod full_stack;
 mod leaks;
+mod pgbouncer;
 mod restart;
 mod rig;
 mod storm;
@@ -83,6 +84,11 @@ const PROOFS: &[Proof] = &[
         name: "leaks",
         promise: "a lease that does not come back is named with its cause, and taken back; nothing else is",
         run: |quick| Box::pin(leaks::run(quick)),
+    },
+    Proof {
+        name: "pgbouncer",
+        promise: "50 clients over 2 server connections of a transaction pooler get no row that is not theirs",
+        run: |quick| Box::pin(pgbouncer::run(quick)),
     },
     Proof {
         name: "full-stack",

@@ -6,7 +6,7 @@ mod timeout;
 pub use causal::CausalError;
 pub use timeout::{LimitOrigin, TimeoutError};
 
-use crate::{Fingerprint, LeaseRevoked, Priority, QueryClass, SqlState, suspect::At};
+use crate::{Fingerprint, LeaseRevoked, NeedsSession, Priority, QueryClass, SqlState, suspect::At};
 use sqlx::{
     error::DatabaseError,
     postgres::{PgDatabaseError, PgSeverity},
@@ -61,6 +61,10 @@ pub enum Error {
     /// A position that the call must have seen can't be honoured.
     #[error(transparent)]
     Causal(#[from] CausalError),
+
+    /// It needs a session of its own, and a transaction pooler stands before the server. Nothing was sent.
+    #[error(transparent)]
+    NeedsSession(#[from] NeedsSession),
 
     /// Settings that can't be used.
     #[error(transparent)]
@@ -408,6 +412,7 @@ impl Error {
             },
             Self::Timeout(_) => io::ErrorKind::TimedOut,
             Self::Revoked(_) => io::ErrorKind::ConnectionAborted,
+            Self::NeedsSession(_) => io::ErrorKind::Unsupported,
             _ => io::ErrorKind::Other,
         }
     }

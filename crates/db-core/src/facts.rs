@@ -192,6 +192,11 @@ impl StatementFacts {
         self.leaves_transaction_open
     }
 
+    /// Whether it begins, ends or divides a transaction.
+    pub fn controls_transaction(&self) -> bool {
+        self.controls_transaction
+    }
+
     /// Whether the connection is as it was before, whether the text ends well or with an error.
     ///
     /// False for every text that controls transactions: when `INSERT` fails in `BEGIN; INSERT …; COMMIT`, the

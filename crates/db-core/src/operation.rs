@@ -1,6 +1,6 @@
 //! Something that can be done to a connection, and done again.
 
-use crate::{Result, StatementFacts};
+use crate::{NeedsSession, Result, SharedSession, StatementFacts};
 use sqlx::PgConnection;
 use std::{future::Future, sync::Arc};
 
@@ -24,6 +24,22 @@ pub trait Operation: Send + Sync {
 
     /// Runs once on `conn`. Called again for each attempt.
     fn run(&self, conn: &mut PgConnection) -> impl Future<Output = Result<Self::Output>> + Send;
+
+    /// Runs once on `conn` through a transaction pooler, where a named statement of one trip may be another client's at
+    /// the next. The default runs where the pooler follows prepared statements and is refused elsewhere.
+    fn run_shared(
+        &self,
+        conn: &mut PgConnection,
+        session: &SharedSession,
+    ) -> impl Future<Output = Result<Self::Output>> + Send {
+        async move {
+            if session.named_statements {
+                self.run(conn).await
+            } else {
+                Err(NeedsSession::Prepare.into())
+            }
+        }
+    }
 
     /// What a finished run may leave on the connection. The default trusts nothing.
     fn footprint(&self) -> Footprint {

@@ -1,6 +1,6 @@
 //! Seam 2: what to run it on.
 
-use crate::{Call, Error, Fingerprint, LeaseId, LeaseRevoked, Result, SqlState};
+use crate::{Call, Error, Fingerprint, LeaseId, LeaseRevoked, Result, SharedSession, SqlState};
 use sqlx::{PgConnection, PgPool, Postgres, pool::PoolConnection};
 use std::{any::Any, future::Future, ops::DerefMut, sync::Arc};
 use tokio::time::Instant;
@@ -37,6 +37,7 @@ impl LeaseState {
                 }
                 _ => Self::Clean,
             },
+            Error::NeedsSession(_) => Self::Clean,
             Error::Server(_) | Error::Network { .. } => Self::Broken,
             // Nothing is known about how far the driver got: the next use must find out.
             _ => Self::Verify,
@@ -69,6 +70,11 @@ pub trait Lease: DerefMut<Target = PgConnection> + Send {
     /// flight: dropped in between, it goes through quarantine.
     fn start(&mut self) -> &mut PgConnection {
         &mut *self
+    }
+
+    /// Set when a transaction pooler stands before the server, so that nothing may be assumed of the session.
+    fn shared_session(&self) -> Option<&Arc<SharedSession>> {
+        None
     }
 
     /// Says how the operation left the connection.

@@ -1,9 +1,12 @@
 //! One SQL statement as an operation, built once from any sqlx query and replayed for each attempt.
 
-use crate::{Footprint, Handoff, Operation, Result, Rows, StatementFacts, StatementKind, Step};
+use crate::{
+    Error, Footprint, Handoff, NeedsSession, Operation, Result, Rows, SharedSession, StatementFacts, StatementKind,
+    Step,
+};
 use futures_util::TryStreamExt;
 use sqlx::{
-    Either, Execute, Executor, PgConnection, Postgres, SqlStr,
+    Arguments, AssertSqlSafe, Either, Execute, Executor, PgConnection, Postgres, SqlStr,
     error::BoxDynError,
     postgres::{PgArguments, PgStatement},
 };
@@ -88,6 +91,27 @@ impl Statement {
         }
     }
 
+    /// The same statement as it may be sent inside a transaction through a transaction pooler.
+    ///
+    /// # Errors
+    /// [`NeedsSession::Statement`] when it would leave something in the session.
+    pub fn for_shared(mut self, session: &SharedSession) -> Result<Self> {
+        if self.facts.leaves_session_state() && self.facts.kind() != StatementKind::Unknown {
+            return Err(NeedsSession::Statement.into());
+        }
+        self.persistent &= session.named_statements;
+        Ok(self)
+    }
+
+    /// Whether it must not be put into a transaction: it may begin or end one itself.
+    fn stands_alone(&self) -> bool {
+        let known = matches!(
+            self.facts.kind(),
+            StatementKind::Read | StatementKind::Write | StatementKind::Session
+        );
+        !known || self.facts.controls_transaction()
+    }
+
     fn replay(&self) -> Replay {
         Replay {
             sql: self.sql.clone(),
@@ -152,6 +176,32 @@ impl Operation for Statement {
             }
         }
         Ok(out)
+    }
+
+    async fn run_shared(&self, conn: &mut PgConnection, session: &SharedSession) -> Result<Rows> {
+        let mut alone = self.clone().for_shared(session)?;
+        let bare = alone.args.as_ref().is_none_or(|args| args.len() == 0);
+        if session.named_statements || alone.args.is_none() {
+            return alone.run(conn).await;
+        }
+        if bare && self.stands_alone() {
+            // The simple protocol names nothing.
+            alone.args = None;
+            return alone.run(conn).await;
+        }
+        // Parse and Bind are two trips, which a pooler may send to two servers unless a transaction holds them together.
+        conn.execute(sqlx::raw_sql(AssertSqlSafe(session.begin(None)))).await?;
+        match alone.run(conn).await {
+            Ok(rows) => {
+                conn.execute(sqlx::raw_sql("COMMIT")).await?;
+                Ok(rows)
+            }
+            Err(Error::Server(server)) if !server.is_fatal() => {
+                conn.execute(sqlx::raw_sql("ROLLBACK")).await?;
+                Err(Error::Server(server))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn footprint(&self) -> Footprint {

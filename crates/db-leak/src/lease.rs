@@ -1,7 +1,7 @@
 //! A lease of which account is kept.
 
 use crate::record::Record;
-use db_core::{Attachment, Lease, LeaseId, LeaseNote, LeaseRevoked, LeaseState};
+use db_core::{Attachment, Lease, LeaseId, LeaseNote, LeaseRevoked, LeaseState, SharedSession};
 use sqlx::PgConnection;
 use std::{
     fmt,
@@ -64,6 +64,10 @@ impl<L: Lease> Lease for Tracked<L> {
             record.used();
         }
         self.get_mut().start()
+    }
+
+    fn shared_session(&self) -> Option<&Arc<SharedSession>> {
+        self.get_ref().shared_session()
     }
 
     fn settle(&mut self, state: LeaseState) {

@@ -8,6 +8,8 @@ use std::{
 use db_core::config::{Checks, Mode, duration};
 use serde::{Deserialize, Serialize};
 
+use crate::pooler::Pooler;
+
 /// Milliseconds and seconds of the server's settings are 32-bit signed integers.
 const LONGEST: Duration = Duration::from_millis(i32::MAX as u64);
 /// A minute already is an outage for whoever waits; longer waits on the wire are mistakes of a unit.
@@ -188,6 +190,9 @@ pub struct SessionConfig {
     /// (own choice), 1ms..=2147483647ms.
     #[serde(with = "duration::or_off")]
     pub tcp_user_timeout: Option<Duration>,
+    /// Whether a transaction pooler stands before the server. Default `auto`: found out when connecting. Through one,
+    /// these settings hold inside transactions only (`SET LOCAL`); set them for the role as well.
+    pub pooler: Pooler,
     /// Further settings by name, for example `work_mem`. Names are `[a-z_][a-z0-9_.]*`, values without control
     /// characters. An unknown one without a dot in its name makes every connect fail.
     pub extra: BTreeMap<String, String>,
@@ -205,6 +210,7 @@ impl Default for SessionConfig {
             tcp_keepalives_interval: Duration::from_secs(5),
             tcp_keepalives_count: 3,
             tcp_user_timeout: Some(Duration::from_secs(10)),
+            pooler: Pooler::Auto,
             extra: BTreeMap::new(),
         }
     }
@@ -243,6 +249,17 @@ impl SessionConfig {
         .filter_map(|(name, value)| Some((name.to_owned(), value?)))
         .chain(self.extra.clone())
         .collect()
+    }
+
+    /// The limits as `SET LOCAL`, for a transaction through a pooler. Not those of the socket, which is the pooler's.
+    pub(crate) fn local_limits(&self) -> String {
+        let socket = |name: &str| name.starts_with("tcp_");
+        let quoted = |value: &str| format!("E'{}'", value.replace('\\', "\\\\").replace('\'', "''"));
+        let settings = self.startup_options().into_iter().filter(|(name, _)| !socket(name));
+        let lines: Vec<_> = settings
+            .map(|(name, value)| format!("SET LOCAL {name} = {}", quoted(&value)))
+            .collect();
+        lines.join("; ")
     }
 
     /// [`startup_options`](Self::startup_options) without the settings that `said` names already: the options text of

@@ -1,8 +1,8 @@
 //! One open connection and what the pool knows about it.
 
-use db_core::{Attachment, LeaseId};
+use db_core::{Attachment, LeaseId, SharedSession};
 use sqlx::PgConnection;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 /// The server's process behind a connection. The start time guards against a reused process id.
@@ -11,6 +11,8 @@ pub(crate) struct Backend {
     pub(crate) pid: i32,
     /// As the server prints it, so that it can be compared there.
     pub(crate) started: Box<str>,
+    /// Set when a transaction pooler stands in between: the process then changes, and `pid` is 0.
+    pub(crate) shared: Option<Arc<SharedSession>>,
     /// Whether it watches the client's socket, which `RESET ALL` undoes.
     pub(crate) watched: bool,
 }

@@ -51,6 +51,10 @@ impl Control {
 
     /// Signals the backend.
     pub(crate) async fn send(&self, backend: &Backend, signal: Signal) -> Signalled {
+        // Through a pooler nobody knows which process it is: closing is the way, never a guess.
+        if backend.shared.is_some() {
+            return Signalled::Failed;
+        }
         let (done, answer) = oneshot::channel();
         let request = Request::Signal(Signalling {
             backend: backend.clone(),
@@ -140,7 +144,8 @@ impl Control {
 async fn open(shared: &Shared) -> Option<PgConnection> {
     let (endpoint, session) = (shared.endpoint.load_full(), shared.session.load_full());
     let limit = shared.config.load().connect_timeout;
-    endpoint.dial(&session, limit).await.ok().map(|(pg, _)| pg)
+    let (pg, backend) = endpoint.dial(&session, limit).await.ok()?;
+    backend.shared.is_none().then_some(pg)
 }
 
 /// The keys of the backends: a process id alone may belong to another one by now.
@@ -236,8 +241,12 @@ async fn send(shared: &Shared, conn: &mut Option<PgConnection>, batch: &[Signall
     Err(sqlx::Error::WorkerCrashed)
 }
 
-/// Ends the sessions that are still held when a closing pool has waited long enough.
+/// Ends the sessions that are still held when a closing pool has waited long enough. Not through a pooler, where they
+/// are other clients' by now.
 pub(crate) async fn terminate(shared: &Shared, pids: &[i32]) {
+    if shared.endpoint.load().shared().is_some() {
+        return;
+    }
     if let Some(mut pg) = open(shared).await {
         let ended = sqlx::query("SELECT pg_terminate_backend(pid) FROM unnest($1::int4[]) AS v(pid)")
             .bind(pids)

@@ -1,6 +1,11 @@
 //! Opening one connection and setting up its session with at most one extra round trip.
 
-use crate::{config::SessionConfig, conn::Backend};
+use crate::{
+    config::SessionConfig,
+    conn::Backend,
+    pooler::{self, Mark, Pooler},
+};
+use db_core::SharedSession;
 use parking_lot::Mutex;
 use sqlx::{ConnectOptions, Connection, Executor, PgConnection, PgPool, Row, postgres::PgConnectOptions};
 use std::{fmt, io, sync::Arc, time::Duration};
@@ -16,6 +21,8 @@ pub(crate) struct Endpoint {
     through: Option<PgPool>,
     /// The statements that repeat what the hooks of `through` have set, as its last connection showed them.
     hooked: Arc<Mutex<Option<Arc<str>>>>,
+    /// Set once a transaction pooler has been found.
+    shared: Arc<Mutex<Option<Arc<SharedSession>>>>,
 }
 
 impl Endpoint {
@@ -25,6 +32,7 @@ impl Endpoint {
             options,
             through: None,
             hooked: Arc::default(),
+            shared: Arc::default(),
         }
     }
 
@@ -34,6 +42,7 @@ impl Endpoint {
             options: (*pool.connect_options()).clone(),
             through: Some(pool),
             hooked: Arc::default(),
+            shared: Arc::default(),
         }
     }
 
@@ -48,9 +57,19 @@ impl Endpoint {
         self.hooked.lock().clone()
     }
 
-    /// The options to dial with, with the session's settings in the start-up message: they cost no trip there, and
-    /// `RESET ALL` goes back to them.
+    /// The options to dial with: through a pooler bare of settings, else with those of the session in the start-up
+    /// message, where they cost no trip and `RESET ALL` goes back to them.
     pub(crate) fn options(&self, session: &SessionConfig) -> PgConnectOptions {
+        let pooled = session.pooler == Pooler::Transaction || self.shared().is_some();
+        let bare = pooled.then(|| self.bare(session).ok()).flatten();
+        bare.unwrap_or_else(|| self.dedicated(session))
+    }
+
+    fn bare(&self, session: &SessionConfig) -> sqlx::Result<PgConnectOptions> {
+        pooler::bare(&self.options, &session.application_name)
+    }
+
+    fn dedicated(&self, session: &SessionConfig) -> PgConnectOptions {
         // What the options say already stays: whoever wrote it there meant it.
         let options = self
             .options
@@ -62,13 +81,23 @@ impl Endpoint {
         }
     }
 
+    /// What a session is, once a pooler has been found before the server.
+    pub(crate) fn shared(&self) -> Option<Arc<SharedSession>> {
+        self.shared.lock().clone()
+    }
+
     /// Opens a connection, with its session set up, within `limit`.
     pub(crate) async fn dial(&self, session: &SessionConfig, limit: Duration) -> sqlx::Result<(PgConnection, Backend)> {
         let dialled = timeout(limit, async {
-            let mut pg = self.connect(session).await?;
-            let (backend, hooked) = set_up(&mut pg, session, self.through.is_some()).await?;
-            *self.hooked.lock() = hooked;
-            Ok((pg, backend))
+            let pooled = session.pooler == Pooler::Transaction || self.shared().is_some();
+            if !pooled {
+                match self.dial_server(session).await {
+                    Err(error) if session.pooler == Pooler::Auto && pooler::refuses_settings(&error) => {}
+                    dialled => return dialled,
+                }
+            }
+            let pg = self.connect(self.bare(session)?).await?;
+            self.share(pg, session).await
         });
         dialled.await.unwrap_or_else(|_| {
             let message = format!("the server did not complete the connection within {limit:?}");
@@ -76,15 +105,40 @@ impl Endpoint {
         })
     }
 
-    async fn connect(&self, session: &SessionConfig) -> sqlx::Result<PgConnection> {
-        let Some(pool) = &self.through else {
-            return self.options(session).connect().await;
+    async fn dial_server(&self, session: &SessionConfig) -> sqlx::Result<(PgConnection, Backend)> {
+        let mark = Mark::new();
+        let mut pg = self.connect(mark.on(self.dedicated(session))).await?;
+        let set_up = set_up(&mut pg, session, self.through.is_some(), &mark).await?;
+        // A pooler that was told to ignore what it can't follow.
+        if !set_up.arrived && session.pooler == Pooler::Auto {
+            return self.share(pg, session).await;
+        }
+        *self.hooked.lock() = set_up.hooked;
+        Ok((pg, set_up.backend))
+    }
+
+    /// The connection as one through a pooler.
+    async fn share(&self, mut pg: PgConnection, session: &SessionConfig) -> sqlx::Result<(PgConnection, Backend)> {
+        let shared = pooler::session(&mut pg, session).await?;
+        *self.shared.lock() = Some(shared.clone());
+        let backend = Backend {
+            pid: 0,
+            started: "".into(),
+            shared: Some(shared),
+            watched: false,
         };
-        pool.set_connect_options(self.options(session));
+        Ok((pg, backend))
+    }
+
+    async fn connect(&self, options: PgConnectOptions) -> sqlx::Result<PgConnection> {
+        let Some(pool) = &self.through else {
+            return options.connect().await;
+        };
+        pool.set_connect_options(options.clone());
         match pool.acquire().await {
             Ok(conn) => Ok(conn.detach()),
             // sqlx's pool says "timed out" for everything: one attempt of our own brings the reason to light.
-            Err(sqlx::Error::PoolTimedOut) => match self.options(session).connect().await {
+            Err(sqlx::Error::PoolTimedOut) => match options.connect().await {
                 Ok(conn) => {
                     drop(conn.close().await);
                     Err(sqlx::Error::PoolTimedOut)
@@ -117,12 +171,16 @@ pub(crate) fn watch_client(session: &SessionConfig) -> Option<String> {
     ))
 }
 
+/// What the session's set-up has found.
+struct SetUp {
+    backend: Backend,
+    hooked: Option<Arc<str>>,
+    /// Whether the start-up message reached this session.
+    arrived: bool,
+}
+
 /// The session's last set-up step. One trip.
-async fn set_up(
-    pg: &mut PgConnection,
-    session: &SessionConfig,
-    hooks: bool,
-) -> sqlx::Result<(Backend, Option<Arc<str>>)> {
+async fn set_up(pg: &mut PgConnection, session: &SessionConfig, hooks: bool, mark: &Mark) -> sqlx::Result<SetUp> {
     const WHO: &str =
         "SELECT pg_backend_pid(), (SELECT backend_start::text FROM pg_stat_get_activity(pg_backend_pid()))";
     // What was set in this session after its start, save for what is set here.
@@ -131,33 +189,40 @@ async fn set_up(
         WHERE source = 'session' AND name <> 'client_connection_check_interval' \
         UNION ALL SELECT format('SET ROLE %I', current_setting('role')) WHERE current_setting('role') <> 'none' \
         ) AS hooks (again))";
-    let who = if hooks {
-        format!("{WHO}, {HOOKED}")
-    } else {
-        WHO.to_owned()
-    };
-    let watch = watch_client(session).filter(|_| pg.server_version_num().is_some_and(|v| v >= CHECKS_CLIENT));
-    let (row, watched) = match watch {
-        Some(watch) => match one_row(pg, format!("{watch}; {who}")).await {
-            // The server's platform can't watch sockets.
-            Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("22023") => {
-                (one_row(pg, who).await?, false)
+    let arrived = mark.arrived();
+    let hooked = if hooks { HOOKED } else { "NULL::text" };
+    let who = format!("{WHO}, {arrived}, {hooked}");
+    let interval = session
+        .client_connection_check_interval
+        .filter(|_| pg.server_version_num().is_some_and(|v| v >= CHECKS_CLIENT));
+    let (row, watched) = match interval {
+        Some(interval) => {
+            // Only in a session that is ours.
+            let ms = interval.as_millis();
+            let watch =
+                format!("CASE WHEN {arrived} THEN set_config('client_connection_check_interval', '{ms}ms', false) END");
+            match one_row(pg, format!("{who}, {watch}")).await {
+                // The server's platform can't watch sockets.
+                Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("22023") => {
+                    (one_row(pg, who).await?, false)
+                }
+                answer => (answer?, true),
             }
-            answer => (answer?, true),
-        },
+        }
         None => (one_row(pg, who).await?, false),
     };
-    let hooked = if hooks {
-        row.try_get::<Option<String>, _>(2)?
-    } else {
-        None
-    };
+    let hooked = row.try_get::<Option<String>, _>(3)?;
     let backend = Backend {
         watched,
         pid: row.try_get(0)?,
         started: row.try_get::<Option<String>, _>(1)?.unwrap_or_default().into(),
+        shared: None,
     };
-    Ok((backend, hooked.map(Arc::from)))
+    Ok(SetUp {
+        backend,
+        hooked: hooked.map(Arc::from),
+        arrived: row.try_get(2)?,
+    })
 }
 
 async fn one_row(pg: &mut PgConnection, sql: String) -> sqlx::Result<sqlx::postgres::PgRow> {

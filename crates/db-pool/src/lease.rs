@@ -6,7 +6,7 @@ use crate::{
     quarantine::{self, Left},
     shared::Shared,
 };
-use db_core::{Attachment, CloseReason, Lease, LeaseId, LeaseState, Result};
+use db_core::{Attachment, CloseReason, Lease, LeaseId, LeaseState, Result, SharedSession};
 use sqlx::PgConnection;
 use std::{
     fmt,
@@ -55,7 +55,7 @@ impl PoolLease {
         }
     }
 
-    /// The server's process id of this session.
+    /// The server's process id of this session; 0 through a transaction pooler, where it changes.
     pub fn backend_pid(&self) -> i32 {
         self.conn.as_ref().expect(TAKEN).backend.pid
     }
@@ -121,6 +121,10 @@ impl Lease for PoolLease {
             self.condition = Condition::InFlight;
         }
         &mut self.conn.as_mut().expect(TAKEN).pg
+    }
+
+    fn shared_session(&self) -> Option<&Arc<SharedSession>> {
+        self.conn.as_ref().expect(TAKEN).backend.shared.as_ref()
     }
 
     fn settle(&mut self, state: LeaseState) {

@@ -19,6 +19,8 @@ impl Lessor for Pool {
             let known = leases.iter().map(|lease| (*lease, state.holders.backend(*lease)));
             known
                 .filter_map(|(lease, backend)| Some((lease, backend?.clone())))
+                // Through a pooler nobody knows which session it is.
+                .filter(|(_, backend)| backend.shared.is_none())
                 .collect()
         };
         if known.is_empty() {

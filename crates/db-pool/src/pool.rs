@@ -9,6 +9,7 @@ use crate::{
     keeper,
     lease::PoolLease,
     plans::Plans,
+    pooler::Pooler,
     reaper,
     shared::{First, Shared},
     state::{Phase, State},
@@ -16,7 +17,7 @@ use crate::{
 };
 use arc_swap::ArcSwap;
 use db_core::{
-    Call, Event, Holder, Lease, LeaseState, Observers, Result, Source,
+    Call, Event, Holder, Lease, LeaseState, NeedsSession, Observers, Result, SharedSession, Source,
     config::{Checks, InvalidConfig},
 };
 use parking_lot::Mutex;
@@ -258,17 +259,42 @@ impl Pool {
     /// As [`Pool::acquire`].
     pub async fn lend(&self, call: &Call) -> Result<Lent> {
         self.start();
+        if self.shared_session(call).await?.is_some()
+            && let Some(inner) = self.shared.inner.get()
+        {
+            inner.set_connect_options(self.shared.endpoint.load().options(&self.shared.session.load()));
+        }
         match self.shared.try_lend() {
             Some(lent) => Ok(lent),
             None => Ok(self.shared.lend(self.acquire_for(call).await?)),
         }
     }
 
+    /// What a session is, when a transaction pooler stands before the server. Connects first, if nobody has yet.
+    ///
+    /// # Errors
+    /// As [`Pool::acquire`].
+    pub async fn shared_session(&self, call: &Call) -> Result<Option<Arc<SharedSession>>> {
+        let seen = || self.shared.endpoint.load().shared();
+        if self.shared.session.load().pooler != Pooler::None && seen().is_none() && self.stats().connects == 0 {
+            drop(self.acquire_for(call).await?);
+        }
+        Ok(seen())
+    }
+
     /// An sqlx transaction, which only an sqlx pool can make, under a place in this pool's budget.
     ///
     /// # Errors
-    /// As [`Pool::acquire`], or sqlx's own.
+    /// As [`Pool::acquire`], or sqlx's own; [`NeedsSession::Lease`] behind a pooler that does not follow prepared
+    /// statements.
     pub async fn begin_inner(&self, call: &Call) -> Result<Transaction<'static, Postgres>> {
+        if self
+            .shared_session(call)
+            .await?
+            .is_some_and(|session| !session.named_statements)
+        {
+            return Err(NeedsSession::Lease.into());
+        }
         let lent = self.lend(call).await?;
         let transaction = self.inner().begin().await?;
         lent.taken_over();

@@ -1,7 +1,7 @@
 //! Making an abandoned lease clean: cancel, drain, verify, reset; or close it.
 
 use crate::{conn::Conn, dial::watch_client, shared::Shared};
-use db_core::{CloseReason, Event, LeaseOutcome};
+use db_core::{CloseReason, Event, LeaseOutcome, SharedSession};
 use futures_util::TryStreamExt;
 use sqlx::{AssertSqlSafe, Connection, Either, Executor, PgConnection, Row, SqlSafeStr, SqlStr};
 use std::{sync::Arc, time::Duration};
@@ -36,6 +36,8 @@ pub(crate) enum Left {
     /// Idle, having refused to write.
     WrongNode,
 }
+/// All of it that may be asked through a transaction pooler.
+const IN_TRANSACTION: &str = "SELECT now() <> statement_timestamp()";
 
 /// A connection in quarantine. Dropped before it has recovered, it leaves the pool.
 pub(crate) struct Patient {
@@ -98,6 +100,11 @@ impl Drop for Patient {
 }
 
 async fn clean(shared: &Shared, conn: &mut Conn, left: Left) -> sqlx::Result<()> {
+    let stray = |session: &Arc<SharedSession>| !session.named_statements && conn.pg.cached_statements_size() > 0;
+    if conn.backend.shared.as_ref().is_some_and(stray) {
+        // Their names may be another client's on the next server: the pooler drops this one's with the connection.
+        return Err(sqlx::Error::WorkerCrashed);
+    }
     let busy = quiet(shared, conn, left == Left::InFlight).await?;
     let reset = reset_sql(shared, conn);
     for _ in 0..3 {
@@ -193,6 +200,10 @@ async fn roll_back(pg: &mut PgConnection) -> sqlx::Result<()> {
 }
 
 fn reset_sql(shared: &Shared, conn: &Conn) -> SqlStr {
+    // The session is not ours: nothing was set, and resetting would hit somebody else.
+    if conn.backend.shared.is_some() {
+        return IN_TRANSACTION.into_sql_str();
+    }
     // `RESET ALL` has undone both.
     let watch = watch_client(&shared.session.load()).filter(|_| conn.backend.watched);
     let hooked = shared.endpoint.load().hooked();

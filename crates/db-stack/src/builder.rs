@@ -6,7 +6,7 @@ use crate::{
     stack,
 };
 use arc_swap::ArcSwap;
-use db_core::{Call, Layer, Observer, Observers, Result};
+use db_core::{Call, Layer, Lease, Observer, Observers, Result};
 use db_leak::LeakLayer;
 use db_pool::{Pool, PoolBuilder};
 use db_retry::{RetryLayer, RetryParts, RetryPolicy};
@@ -150,7 +150,13 @@ impl DbBuilder {
     /// The real reason why there is none.
     pub async fn connect(self) -> Result<Db> {
         let db = self.build()?;
-        drop(db.inner.acquire(&Call::default()).await?);
+        let lease = db.inner.acquire(&Call::default()).await?;
+        if lease.shared_session().is_some() {
+            // Found out by now: some of what looks like the server's errors is the pooler's own.
+            let mut retry = db.inner.config.load().retry.clone();
+            retry.pooler = true;
+            db.inner.retries.reload(retry)?;
+        }
         Ok(db)
     }
 }

@@ -1,6 +1,8 @@
 //! The handle.
 
-use crate::{builder::DbBuilder, config::DbConfig, events::Events, lease::Lease, limits::Limits, stack::Stack, tx::Tx};
+use crate::{
+    acquire, builder::DbBuilder, config::DbConfig, events::Events, lease::Lease, limits::Limits, stack::Stack, tx::Tx,
+};
 use arc_swap::ArcSwap;
 use db_core::{Call, Error, Observers, QueryClass, Result, Source};
 use db_leak::{Leak, LeakLayer, Leases};
@@ -153,16 +155,22 @@ impl Db {
     }
 
     /// A connection of one's own, which derefs to [`sqlx::PgConnection`]. It is verified and reset when it comes back.
-    /// Dropping the future loses nothing.
+    /// Dropping the future loses nothing. Through a transaction pooler it is a connection to the pooler: sessions change
+    /// under it, and where the pooler does not follow prepared statements this is refused.
     #[track_caller]
     pub fn acquire(&self) -> impl Future<Output = Result<Lease>> + Send + use<> {
         let (inner, call) = (self.inner.clone(), self.call_here());
-        async move { inner.acquire(&call).await }
+        async move { acquire::own(inner.acquire(&call).await?) }
     }
 
     /// A connection that is idle at this moment, if any.
     #[track_caller]
     pub fn try_acquire(&self) -> Option<Lease> {
+        acquire::own(self.idle_lease()?).ok()
+    }
+
+    #[track_caller]
+    fn idle_lease(&self) -> Option<Lease> {
         let lease = self.inner.pool.try_acquire()?;
         Some(Lease(self.inner.leases.track(lease, &self.call_here())))
     }
@@ -188,7 +196,7 @@ impl Db {
     /// When `BEGIN` fails.
     #[track_caller]
     pub fn try_begin(&self) -> impl Future<Output = Result<Option<Tx>>> + Send + use<> {
-        let (lease, limits) = (self.try_acquire(), Limits::new(&self.inner, self.call_here()));
+        let (lease, limits) = (self.idle_lease(), Limits::new(&self.inner, self.call_here()));
         async move {
             match lease {
                 Some(lease) => Ok(Some(Tx::begin_on(lease, limits, None).await?)),

@@ -1,6 +1,6 @@
 //! `&Db` as an sqlx executor: every query goes down the stack.
 
-use crate::{Db, stream};
+use crate::{Db, acquire, stream};
 use db_core::{Lease, LeaseState, Rows, Statement, Want};
 use futures_core::{future::BoxFuture, stream::BoxStream};
 use sqlx::{
@@ -69,7 +69,7 @@ impl<'p> Executor<'p> for &'_ Db {
     {
         let db = self.clone();
         Box::pin(async move {
-            let mut lease = db.inner.acquire(&db.wishes()).await?;
+            let mut lease = acquire::own(db.inner.acquire(&db.wishes()).await?)?;
             let prepared = lease.start().prepare_with(sql, parameters).await;
             lease.settle(left_by(&prepared));
             prepared
@@ -82,7 +82,7 @@ impl<'p> Executor<'p> for &'_ Db {
     {
         let db = self.clone();
         Box::pin(async move {
-            let mut lease = db.inner.acquire(&db.wishes()).await?;
+            let mut lease = acquire::own(db.inner.acquire(&db.wishes()).await?)?;
             let described = lease.start().describe(sql).await;
             lease.settle(left_by(&described));
             described

@@ -1,12 +1,13 @@
 //! A lease of the stack: a warm connection of which account is kept.
 
-use db_core::{Attachment, LeaseId, LeaseNote, LeaseRevoked, LeaseState};
+use db_core::{Attachment, LeaseId, LeaseNote, LeaseRevoked, LeaseState, SharedSession};
 use db_leak::Tracked;
 use db_pool::PoolLease;
 use sqlx::PgConnection;
 use std::{
     fmt,
     ops::{Deref, DerefMut},
+    sync::Arc,
 };
 use tokio::time::Instant;
 
@@ -43,6 +44,10 @@ impl Lease {
 impl db_core::Lease for Lease {
     fn start(&mut self) -> &mut PgConnection {
         self.0.start()
+    }
+
+    fn shared_session(&self) -> Option<&Arc<SharedSession>> {
+        self.0.shared_session()
     }
 
     fn settle(&mut self, state: LeaseState) {

@@ -1,7 +1,7 @@
 //! LISTEN that survives a reconnect and says so.
 
 use crate::Db;
-use db_core::Result;
+use db_core::{NeedsSession, Result};
 use sqlx::postgres::{PgListener, PgNotification};
 use std::{fmt, time::Duration};
 use tokio::time::sleep;
@@ -29,7 +29,7 @@ impl Db {
     /// A connection that listens. It counts against the pool's budget.
     ///
     /// # Errors
-    /// When no connection is to be had.
+    /// When no connection is to be had; [`Error::NeedsSession`](crate::Error::NeedsSession) through a transaction pooler.
     pub async fn listener(&self) -> Result<Listener> {
         let mut listener = Listener {
             db: self.clone(),
@@ -92,6 +92,9 @@ impl Listener {
     async fn open(&mut self) -> Result<&mut PgListener> {
         if self.listener.is_none() {
             let pool = &self.db.inner.pool;
+            if pool.shared_session(&self.db.wishes()).await?.is_some() {
+                return Err(NeedsSession::Listen.into());
+            }
             let lent = pool.lend(&self.db.wishes()).await?;
             let mut listener = PgListener::connect_with(pool.inner()).await?;
             lent.taken_over();

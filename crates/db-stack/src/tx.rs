@@ -2,7 +2,7 @@
 
 use crate::{db::Inner, lease::Lease as Leased, limits::Limits, tx_conn::TxConn};
 use db_core::{Call, Error, Lease, LeaseNote, LeaseState, Result, Sent, TransactionAborted};
-use sqlx::{PgConnection, Row, SqlStr};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, Row, SqlSafeStr, SqlStr};
 use sqlx_core::transaction::TransactionManager;
 use sqlx_postgres::PgTransactionManager;
 use std::{
@@ -27,6 +27,12 @@ impl Tx {
     }
 
     pub(crate) async fn begin_on(mut lease: Leased, limits: Limits, statement: Option<SqlStr>) -> Result<Self> {
+        let shared = lease.shared_session().cloned();
+        let statement = match shared {
+            // Nothing can be set in a session that is not ours: the transaction brings its limits along.
+            Some(session) => Some(AssertSqlSafe(session.begin(statement.as_ref().map(SqlStr::as_str))).into_sql_str()),
+            None => statement,
+        };
         // In flight from here to the end: dropped at any point, the lease is cancelled, drained and rolled back.
         let pg = lease.start();
         let begun = limits
@@ -55,11 +61,17 @@ impl Tx {
         self.conn.still_ours()?;
         let status = self.conn.status;
         status.whole()?;
+        let stray = self.conn.stray_statements();
         let TxConn { lease, limits, .. } = &mut self.conn;
         if status.unsure {
             limits.around(None, still_open(lease.start())).await?;
         }
         let pg = lease.start();
+        if stray {
+            limits
+                .around(None, async { Ok(pg.clear_cached_statements().await?) })
+                .await?;
+        }
         let committed = limits.around(None, async {
             while PgTransactionManager::get_transaction_depth(pg) > 0 {
                 PgTransactionManager::commit(pg).await.map_err(commit_failed)?;
@@ -85,7 +97,11 @@ impl Tx {
     /// # Errors
     /// When the connection breaks, which ends the transaction too.
     pub async fn rollback(mut self) -> Result<()> {
+        let stray = self.conn.stray_statements();
         let pg = self.conn.lease.start();
+        if stray {
+            pg.clear_cached_statements().await?;
+        }
         while PgTransactionManager::get_transaction_depth(pg) > 0 {
             PgTransactionManager::rollback(pg).await?;
         }

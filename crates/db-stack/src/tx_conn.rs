@@ -6,7 +6,7 @@ use db_core::{Lease, LeaseNote, LeaseState, Result, SqlState, Statement, Transac
 use futures_core::{future::BoxFuture, stream::BoxStream};
 use futures_util::TryStreamExt;
 use sqlx::{
-    Acquire, Describe, Either, Execute, Executor, PgConnection, Postgres, SqlStr, Transaction,
+    Acquire, Connection, Describe, Either, Execute, Executor, PgConnection, Postgres, SqlStr, Transaction,
     postgres::{PgQueryResult, PgRow, PgStatement, PgTypeInfo},
 };
 use sqlx_core::transaction::TransactionManager;
@@ -111,6 +111,20 @@ impl TxConn {
         self.lease.revoked().map_or(Ok(()), |revoked| Err(revoked.into()))
     }
 
+    /// Whether raw use has named statements on a session that others get next, with nobody to follow the names.
+    pub(crate) fn stray_statements(&self) -> bool {
+        let session = self.lease.shared_session();
+        session.is_some_and(|session| !session.named_statements) && self.lease.cached_statements_size() > 0
+    }
+
+    /// The statement as it may be sent on this connection.
+    fn suited(&self, statement: Statement) -> Result<Statement> {
+        match self.lease.shared_session() {
+            Some(session) => statement.for_shared(session),
+            None => Ok(statement),
+        }
+    }
+
     /// The connection for one statement, unless the transaction can't go on.
     fn begin_statement(&mut self, statement: Option<&Statement>) -> Result<(Progress<'_>, &mut PgConnection, &Limits)> {
         self.still_ours()?;
@@ -159,6 +173,9 @@ impl TxConn {
 
 impl Drop for TxConn {
     fn drop(&mut self) {
+        if self.stray_statements() {
+            self.lease.close_on_drop();
+        }
         // Queued only: quarantine sends it, drains and verifies. After COMMIT or ROLLBACK there is nothing to queue.
         while PgTransactionManager::get_transaction_depth(&self.lease) > 0 {
             PgTransactionManager::start_rollback(self.lease.start());
@@ -176,7 +193,7 @@ impl<'c> Executor<'c> for &'c mut TxConn {
     {
         let statement = Statement::new(query, Want::All);
         Box::pin(try_stream! {
-            let statement = statement?;
+            let statement = self.suited(statement?)?;
             let (mut progress, pg, limits) = self.begin_statement(Some(&statement))?;
             let fingerprint = Some(statement.facts().fingerprint());
             let mut steps = pg.fetch_many(statement.into_replay());
@@ -223,7 +240,7 @@ impl<'c> Executor<'c> for &'c mut TxConn {
     {
         let statement = Statement::new(query, Want::First);
         Box::pin(async move {
-            let statement = statement?;
+            let statement = self.suited(statement?)?;
             let replay = statement.clone().into_replay();
             self.one(Some(&statement), async move |pg: &mut PgConnection| {
                 pg.fetch_optional(replay).await

@@ -11,7 +11,7 @@ const QUOTES: i64 = 2_000;
 /// In cents: enough for a minute of orders, not for ever.
 const BALANCE: i64 = 50_000_000;
 
-static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations");
+static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations/demo");
 
 pub(crate) async fn migrate(db: &Db) -> anyhow::Result<()> {
     MIGRATIONS.run(db).await.context("the migrations fail")

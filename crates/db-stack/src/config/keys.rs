@@ -57,6 +57,8 @@ pub const KEYS: &[KeyDoc] = keys! {
     Integer "session.tcp_keepalives_count" = "3", "1..=127": "Unanswered probes before the client is given up.";
     DurationOrOff "session.tcp_user_timeout" = "10s", "1ms..=2147483647ms":
         "A client whose acknowledgement is missing for this long is given up (PostgreSQL 12).";
+    Word "session.pooler" = "auto", "auto, none or transaction":
+        "Whether a transaction pooler such as PgBouncer stands before the server; `auto` finds out.";
     Table "session.extra" = "", "names [a-z_][a-z0-9_.]*, values without control characters":
         "Further server settings, such as `work_mem = \"64MB\"`.";
 
