@@ -2,7 +2,7 @@
 
 use crate::{NeedsSession, Result, SharedSession, StatementFacts};
 use sqlx::PgConnection;
-use std::{future::Future, sync::Arc};
+use std::{fmt, future::Future, sync::Arc};
 
 /// What an operation may leave behind on the connection when it has finished.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,6 +58,11 @@ pub trait Operation: Send + Sync {
 
     /// What is known about the SQL text, when the operation is one.
     fn facts(&self) -> Option<&Arc<StatementFacts>> {
+        None
+    }
+
+    /// The statement's arguments, when the operation is one that has some: shown only where somebody asked for it.
+    fn arguments(&self) -> Option<&(dyn fmt::Debug + Sync)> {
         None
     }
 

@@ -1,8 +1,8 @@
 //! One SQL statement as an operation, built once from any sqlx query and replayed for each attempt.
 
 use crate::{
-    Error, Footprint, Handoff, NeedsSession, Operation, Result, Rows, SharedSession, StatementFacts, StatementKind,
-    Step,
+    Error, Footprint, Handoff, NeedsSession, Operation, Part, Result, Rows, SharedSession, StatementFacts,
+    StatementKind, Step, Waiting,
 };
 use futures_util::TryStreamExt;
 use sqlx::{
@@ -128,6 +128,7 @@ impl Statement {
             bytes += step_bytes(&step);
             batch.push(step);
             if batch.len() >= REPLAY_ROWS || bytes >= REPLAY_BYTES {
+                let _reader = Waiting::on(Part::Stream);
                 poll_fn(|cx| handoff.poll_put(&mut batch, cx)).await;
                 bytes = 0;
             }
@@ -223,6 +224,10 @@ impl Operation for Statement {
 
     fn facts(&self) -> Option<&Arc<StatementFacts>> {
         Some(&self.facts)
+    }
+
+    fn arguments(&self) -> Option<&(dyn fmt::Debug + Sync)> {
+        self.args.as_ref().map(|args| args as &(dyn fmt::Debug + Sync))
     }
 
     fn all_or_nothing(&self) -> bool {

@@ -8,9 +8,9 @@ use crate::{
     shared::{First, Shared},
     state::Phase,
 };
-use db_core::{AcquireFailure, Call, CloseReason, Event, Lease, LeaseState, Result};
+use db_core::{AcquireFailure, Call, CloseReason, Event, Lease, LeaseState, Part, Result, Waiting};
 use sqlx::Connection;
-use std::sync::atomic::Ordering;
+use std::{sync::atomic::Ordering, time::Duration};
 use tokio::{
     sync::oneshot,
     time::{Instant, timeout, timeout_at},
@@ -35,9 +35,14 @@ impl Pool {
         let caller = Caller::from(call);
         loop {
             match self.shared.first(caller, true)? {
-                First::Lease(lease) => return Ok(lease),
+                First::Lease(lease) => {
+                    self.shared.observers.leased(Duration::ZERO);
+                    return Ok(lease);
+                }
                 First::Test(lease) => {
+                    let since = Instant::now();
                     if let Some(lease) = self.test(lease).await {
+                        self.shared.observers.leased(since.elapsed());
                         return Ok(lease);
                     }
                 }
@@ -57,8 +62,16 @@ impl Pool {
         let config = self.shared.config.load_full();
         let own = since + config.acquire_timeout;
         let limit = call.deadline.map_or(own, |deadline| deadline.min(own));
+        let waiting = Waiting::on(Part::Queue);
         let answer = timeout_at(limit, granted).await;
         let waited = since.elapsed();
+        if let Ok(Ok(Ok(lease))) = &answer {
+            // A connection that was opened meanwhile: that was the wait, as far as opening it took.
+            waiting.end_with(Part::Connect, lease.opened_since(since));
+            self.shared.observers.leased(waited);
+        } else {
+            drop(waiting);
+        }
         self.shared
             .waited_nanos
             .fetch_add(u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
@@ -97,7 +110,9 @@ impl Pool {
     /// Tests a connection that was idle for a while. When one is dead, the others that were idle as long are suspect.
     async fn test(&self, mut lease: PoolLease) -> Option<PoolLease> {
         let config = self.shared.config.load_full();
+        let testing = Waiting::on(Part::Validate);
         let alive = timeout(config.validation_timeout, lease.start().ping()).await;
+        drop(testing);
         if matches!(alive, Ok(Ok(()))) {
             lease.settle(LeaseState::Clean);
             return Some(lease);

@@ -34,6 +34,8 @@ pub(crate) struct Conn {
     pub(crate) plans: u64,
     pub(crate) backend: Backend,
     pub(crate) born: Instant,
+    /// How long opening it took.
+    pub(crate) opened_in: Duration,
     pub(crate) expires: Option<Instant>,
     pub(crate) last_used: Instant,
 }

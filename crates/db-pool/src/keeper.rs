@@ -128,5 +128,6 @@ fn warm(shared: &Shared, pg: PgConnection, backend: Backend, epoch: u64) -> Box<
         born,
         expires: expiry(born, config.max_lifetime, config.lifetime_jitter, fastrand::f64()),
         last_used: born,
+        opened_in: Duration::ZERO,
     })
 }

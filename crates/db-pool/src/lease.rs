@@ -12,6 +12,7 @@ use std::{
     fmt,
     ops::{Deref, DerefMut},
     sync::Arc,
+    time::Duration,
 };
 use tokio::time::Instant;
 
@@ -58,6 +59,16 @@ impl PoolLease {
     /// The server's process id of this session; 0 through a transaction pooler, where it changes.
     pub fn backend_pid(&self) -> i32 {
         self.conn.as_ref().expect(TAKEN).backend.pid
+    }
+
+    /// How long opening the connection took, if it was opened after `since`; nothing for an older one.
+    pub(crate) fn opened_since(&self, since: Instant) -> Duration {
+        let conn = self.conn.as_ref().expect(TAKEN);
+        if conn.born >= since {
+            conn.opened_in
+        } else {
+            Duration::ZERO
+        }
     }
 
     /// Takes the connection out of the pool for good; the pool may open another one in its place.
@@ -182,8 +193,12 @@ impl AsMut<PgConnection> for PoolLease {
 impl Drop for PoolLease {
     fn drop(&mut self) {
         let Some(conn) = self.conn.take() else { return };
+        let now = self.returned.unwrap_or_else(Instant::now);
+        self.shared
+            .observers
+            .returned(|| now.saturating_duration_since(conn.leased));
         match self.condition {
-            Condition::Clean => self.shared.checkin(conn, self.returned.unwrap_or_else(Instant::now)),
+            Condition::Clean => self.shared.checkin(conn, now),
             Condition::InFlight => self.shared.quarantine(conn, Left::InFlight),
             Condition::Raw => self.shared.quarantine(conn, Left::Unknown),
             Condition::WrongNode => self.shared.quarantine(conn, Left::WrongNode),

@@ -219,6 +219,7 @@ impl Shared {
         {
             let mut state = self.state.lock();
             conn.slot = state.holders.open(conn.backend.clone(), conn.born);
+            conn.opened_in = took;
             state.failure = None;
             state.stats.dialing -= 1;
             state.stats.size += 1;

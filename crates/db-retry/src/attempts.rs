@@ -6,7 +6,7 @@ use crate::{
     course::{Circumstances, Course},
     policy::Shared,
 };
-use db_core::{Call, Error, Event, Fingerprint, GaveUp, QueryClass, RetryCause, SqlState};
+use db_core::{Call, Error, Event, Fingerprint, GaveUp, Part, QueryClass, RetryCause, SqlState, Waiting};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
@@ -41,6 +41,7 @@ where
             drop(error);
         }
         if !wait.is_zero() {
+            let _pause = Waiting::on(Part::Backoff);
             sleep(wait).await;
         }
     }

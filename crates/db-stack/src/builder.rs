@@ -4,6 +4,7 @@ use crate::{
     config::DbConfig,
     db::{Db, Inner},
     stack,
+    telemetry::Telemetry,
 };
 use arc_swap::ArcSwap;
 use db_core::{Call, Layer, Lease, Observer, Observers, Result};
@@ -81,8 +82,8 @@ impl DbBuilder {
             Some(options) => options,
             None => self.config.connect_options()?,
         };
-        let pool = Pool::builder(options, self.config.pool.clone());
-        self.finish(pool, own_options)
+        let pool = Pool::builder(options.clone(), self.config.pool.clone());
+        self.finish(pool, &options, own_options)
     }
 
     /// The database, with the connect options, limits and hooks of an sqlx pool.
@@ -91,11 +92,12 @@ impl DbBuilder {
     /// As [`DbBuilder::build`].
     pub fn build_from_pool(mut self, pool: &PgPool) -> Result<Db> {
         self.config.pool = Pool::limits_of(pool);
+        let options = pool.connect_options();
         let pool = Pool::from_pool(pool, self.config.pool.clone());
-        self.finish(pool, true)
+        self.finish(pool, &options, true)
     }
 
-    fn finish(self, pool: PoolBuilder, own_options: bool) -> Result<Db> {
+    fn finish(self, pool: PoolBuilder, options: &PgConnectOptions, own_options: bool) -> Result<Db> {
         let pool = pool
             .session(self.config.session.clone())
             .observers(self.observers.clone())
@@ -126,8 +128,15 @@ impl DbBuilder {
                 "session.statement_timeout ends statements before their class does"
             );
         }
+        let telemetry = Telemetry::new(&self.config, &self.observers, options)?;
         let inner = Inner {
-            stack: stack::assemble(leases.clone(), timeouts.clone(), RetryLayer::new(retries.clone())),
+            stack: stack::assemble(
+                telemetry.observe.clone(),
+                leases.clone(),
+                timeouts.clone(),
+                RetryLayer::new(retries.clone()),
+            ),
+            telemetry,
             pool,
             leases,
             leaks,
@@ -137,8 +146,10 @@ impl DbBuilder {
             config: ArcSwap::from_pointee(self.config),
             own_options,
         };
+        let inner = Arc::new(inner);
+        inner.telemetry.read_from(&inner);
         Ok(Db {
-            inner: Arc::new(inner),
+            inner,
             call: Call::default(),
             urgency_said: false,
         })

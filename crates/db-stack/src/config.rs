@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use db_core::config::{Checks, InvalidConfig};
 pub use db_leak::{LeakConfig, Threshold};
+pub use db_metrics::{Exporter, MetricsConfig, NameSet, SlowQueryConfig, TracingConfig};
 use db_pool::{PoolConfig, SessionConfig};
 pub use db_retry::{RetryConfig, Strategy};
 pub use db_timeout::{AdaptiveConfig, ClassLimits, TimeoutConfig};
@@ -22,14 +23,24 @@ mod url;
 
 pub use connection::{ConnectionConfig, SslMode};
 pub use keys::{KEYS, REPORT_NAMES};
-pub use layers::{CacheConfig, HealthConfig, SlowQueryConfig, TransactionConfig};
+pub use layers::{CacheConfig, HealthConfig, TransactionConfig};
 pub use load::{Loader, Setting};
 pub use reference::{KeyDoc, Kind, render_reference};
 pub use secret::Secret;
 pub use url::DatabaseUrl;
 
 /// Sections whose layer is in this build. A part that adds a layer adds its section here.
-const BUILT: &[&str] = &["connection", "pool", "session", "timeout", "retry", "leak"];
+const BUILT: &[&str] = &[
+    "connection",
+    "pool",
+    "session",
+    "timeout",
+    "retry",
+    "leak",
+    "slow_query",
+    "metrics",
+    "tracing",
+];
 
 /// Every setting of the stack: plain data, one section for each layer.
 ///
@@ -70,6 +81,10 @@ pub struct DbConfig {
     pub health: HealthConfig,
     /// Which statements are reported as slow.
     pub slow_query: SlowQueryConfig,
+    /// What is counted, and who gets it.
+    pub metrics: MetricsConfig,
+    /// Spans of calls.
+    pub tracing: TracingConfig,
     /// Whether answers are kept.
     pub cache: CacheConfig,
     /// When a lease that is not given back is called a leak.
@@ -141,6 +156,8 @@ impl DbConfig {
         self.retry.validate("retry", c);
         self.health.validate("health", c);
         self.slow_query.validate("slow_query", c);
+        self.metrics.validate("metrics", c);
+        self.tracing.validate("tracing", c);
         self.cache.validate("cache", c);
         self.leak.validate("leak", c);
         checks.finish()

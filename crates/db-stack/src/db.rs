@@ -1,11 +1,13 @@
 //! The handle.
 
 use crate::{
-    acquire, builder::DbBuilder, config::DbConfig, events::Events, lease::Lease, limits::Limits, stack::Stack, tx::Tx,
+    acquire, builder::DbBuilder, config::DbConfig, events::Events, lease::Lease, limits::Limits, stack::Stack,
+    telemetry::Telemetry, tx::Tx,
 };
 use arc_swap::ArcSwap;
 use db_core::{Call, Error, Observers, QueryClass, Result, Source};
 use db_leak::{Leak, LeakLayer, Leases};
+use db_metrics::{Meter, Server};
 use db_pool::{CloseReport, Pool, PoolStats};
 use db_retry::{RetryPolicy, RetryStats};
 use db_timeout::{TimeoutLayer, TimeoutStats};
@@ -32,6 +34,7 @@ pub(crate) struct Inner {
     pub(crate) timeouts: TimeoutLayer,
     pub(crate) retries: RetryPolicy,
     pub(crate) stack: Box<dyn Stack>,
+    pub(crate) telemetry: Telemetry,
     pub(crate) observers: Observers,
     pub(crate) config: ArcSwap<DbConfig>,
     /// Built from sqlx's own options or pool: the configuration does not know the address.
@@ -215,6 +218,16 @@ impl Db {
         Events::of(&self.inner.observers)
     }
 
+    /// What is counted: [`Meter::render`] for Prometheus, [`Meter::router`] for an existing axum app.
+    pub fn metrics(&self) -> &Meter {
+        &self.inner.telemetry.meter
+    }
+
+    /// The live page of the exporter, where `metrics.listen` asked for one.
+    pub fn metrics_url(&self) -> Option<String> {
+        self.inner.telemetry.server.as_ref().map(Server::url)
+    }
+
     /// Open connections.
     pub fn size(&self) -> u32 {
         self.stats().size
@@ -260,6 +273,7 @@ impl Db {
         self.inner.timeouts.reload(config.timeout.clone())?;
         self.inner.retries.reload(config.retry.clone())?;
         self.inner.leaks.reload(config.leak.clone())?;
+        self.inner.telemetry.reload(&config, self.inner.own_options);
         self.inner.config.store(Arc::new(config));
         Ok(())
     }
@@ -267,7 +281,9 @@ impl Db {
     /// Stops handing out connections, waits for those in use up to `pool.drain_timeout`, then ends their sessions.
     /// Cancel-safe: a dropped future leaves the database closed to new callers.
     pub async fn close(&self) -> CloseReport {
-        self.inner.pool.close().await
+        let report = self.inner.pool.close().await;
+        self.inner.telemetry.slow.close().await;
+        report
     }
 }
 

@@ -34,6 +34,7 @@ mod listener;
 mod priority;
 mod stack;
 mod stream;
+mod telemetry;
 mod tx;
 mod tx_conn;
 
@@ -47,6 +48,7 @@ pub use db_core::{
     config::{InvalidConfig, InvalidKey, Mode},
 };
 pub use db_leak::{LeakCounts, Leases, OpenLease, SiteUsage, UseTimes};
+pub use db_metrics::{Meter, Server};
 pub use db_pool::{CloseReport, PoolConfig, PoolStats, Pooler, SessionConfig};
 pub use db_retry::{CauseStats, Durations, RetryBudget, RetryStats, TransactionStats};
 pub use db_timeout::{ClassLimits, TimeoutStats};

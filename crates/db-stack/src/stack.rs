@@ -3,6 +3,7 @@
 use crate::fair::fair;
 use db_core::{Call, Result, Rows, Run, Service, Statement};
 use db_leak::Leak;
+use db_metrics::ObserveLayer;
 use db_pool::Pool;
 use db_retry::RetryLayer;
 use db_timeout::TimeoutLayer;
@@ -21,9 +22,15 @@ impl<S: Service<Statement>> Stack for S {
 }
 
 /// From the outside in.
-pub(crate) fn assemble(leases: Leak<Pool>, timeouts: TimeoutLayer, retries: RetryLayer) -> Box<dyn Stack> {
+pub(crate) fn assemble(
+    observe: ObserveLayer,
+    leases: Leak<Pool>,
+    timeouts: TimeoutLayer,
+    retries: RetryLayer,
+) -> Box<dyn Stack> {
     Box::new(
         ServiceBuilder::new()
+            .layer(observe)
             .layer(timeouts)
             .layer(retries)
             .service(Run(leases)),

@@ -155,7 +155,7 @@ impl TxConn {
         run: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
     ) -> sqlx::Result<T> {
         let (mut progress, pg, limits) = self.begin_statement(statement)?;
-        let fingerprint = statement.map(|statement| statement.facts().fingerprint());
+        let facts = statement.map(Statement::facts);
         // Past its limit the step is dropped with its progress not done: the transaction is then cancelled.
         let step = async move {
             let out = run(pg).await;
@@ -165,7 +165,7 @@ impl TxConn {
             }
             Ok(out?)
         };
-        let out = limits.around(fingerprint, step).await;
+        let out = limits.around(facts, step).await;
         // The server's own words for it are an error of the connection.
         out.map_err(|error| self.still_ours().err().unwrap_or(error).into())
     }
@@ -195,7 +195,7 @@ impl<'c> Executor<'c> for &'c mut TxConn {
         Box::pin(try_stream! {
             let statement = self.suited(statement?)?;
             let (mut progress, pg, limits) = self.begin_statement(Some(&statement))?;
-            let fingerprint = Some(statement.facts().fingerprint());
+            let facts = statement.facts().clone();
             let mut steps = pg.fetch_many(statement.into_replay());
             let failed = loop {
                 // The limit is for the first answer: from there on the pace is the reader's.
@@ -203,7 +203,7 @@ impl<'c> Executor<'c> for &'c mut TxConn {
                     steps.try_next().await
                 } else {
                     let first = async { Ok(steps.try_next().await?) };
-                    limits.around(fingerprint, first).await.map_err(sqlx::Error::from)
+                    limits.around(Some(&facts), first).await.map_err(sqlx::Error::from)
                 };
                 match next {
                     // Dropped not done: the transaction is cancelled.

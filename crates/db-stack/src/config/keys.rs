@@ -118,7 +118,29 @@ pub const KEYS: &[KeyDoc] = keys! {
     Duration "health.timeout" = "1s", "1ms..=interval": "How long a probe may take.";
 
     Mode "slow_query.mode" = "enforce", "off, observe or enforce": "`observe` counts and logs nothing.";
-    Duration "slow_query.threshold" = "100ms", "0s..=1h": "A statement that took longer is slow.";
+    Duration "slow_query.threshold" = "100ms", "0s..=1h": "A call that took longer, waiting included, is slow.";
+    Integer "slow_query.per_second" = "10", "1..=100000": "Entries of one statement in one second; the others are counted.";
+    Flag "slow_query.table" = "false", "true or false": "Whether entries go to the table `slow_queries` of the migrations.";
+    Flag "slow_query.arguments" = "false", "true or false": "Whether the table shows arguments, which may hold secrets.";
+    Integer "slow_query.queue" = "1024", "1..=100000": "Entries that may wait to be written; those beyond are dropped and counted.";
+    Duration "slow_query.write_every" = "1s", "1ms..=1h": "How often entries are written.";
+    Duration "slow_query.keep" = "14days", "1day..=3650days": "How long the table's days are kept.";
+
+    Flag "metrics.enabled" = "true", "true or false": "Whether calls are counted.";
+    Word "metrics.naming" = "report", "report or opentelemetry": "Whose names: the report's, or the semantic conventions'.";
+    Text "metrics.namespace" = "ava", "[a-z_][a-z0-9_]*, at most 32 characters": "The first part of the report's names.";
+    Word "metrics.exporter" = "prometheus", "prometheus or global":
+        "`global`: the recorder that the application has installed for the `metrics` facade.";
+    Text "metrics.listen" = "", "an address with a port, such as 127.0.0.1:9187":
+        "Where the exporter and its live page listen; nowhere when empty.";
+    Text "metrics.pool_name" = "", "at most 100 bytes, no control characters": "A label on every series, for several pools in one process.";
+    Integer "metrics.max_statements" = "4096", "16..=1000000": "Statements whose tables are remembered.";
+    Integer "metrics.max_tables" = "100", "0..=10000": "Tables with series of their own; the others share `other`.";
+    Integer "metrics.max_tenants" = "50", "0..=10000": "The same for tenants.";
+
+    Flag "tracing.enabled" = "true", "true or false": "Whether calls have spans, where a subscriber wants `db_stack` at `INFO`.";
+    Number "tracing.sample" = "0.01", "0..=1": "The share of calls outside any span that begin a trace.";
+    Flag "tracing.query_text" = "true", "true or false": "Whether a span shows the statement, without its literals.";
 
     Mode "cache.mode" = "off", "off, observe or enforce": "Whether answers are kept.";
     Duration "cache.ttl" = "30s", "1ms..=24h": "How long an answer is fresh.";

@@ -52,26 +52,6 @@ impl Default for HealthConfig {
     }
 }
 
-/// Which statements are reported as slow.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct SlowQueryConfig {
-    /// Default `enforce`; `observe` counts and logs nothing.
-    pub mode: Mode,
-    /// A statement that took longer is slow. Default 100 ms (the report), 0s..=1h.
-    #[serde(with = "duration")]
-    pub threshold: Duration,
-}
-
-impl Default for SlowQueryConfig {
-    fn default() -> Self {
-        Self {
-            mode: Mode::Enforce,
-            threshold: Duration::from_millis(100),
-        }
-    }
-}
-
 /// Whether answers are kept.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -112,6 +92,5 @@ validated! {
         c.at_least("timeout", &section.timeout, &MS);
         c.not_longer_than("timeout", section.timeout, "interval", section.interval);
     }
-    SlowQueryConfig, |section, c| { c.range("threshold", &section.threshold, Duration::ZERO..=HOUR); }
     CacheConfig, |section, c| { c.range("ttl", &section.ttl, MS..=24 * HOUR); }
 }

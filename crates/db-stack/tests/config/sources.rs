@@ -4,8 +4,8 @@ use crate::{in_child, message};
 use db_core::config::Mode;
 use db_pool::{PoolConfig, SessionConfig};
 use db_stack::config::{
-    CacheConfig, ConnectionConfig, DbConfig, HealthConfig, LeakConfig, RetryConfig, SlowQueryConfig, SslMode,
-    TimeoutConfig, TransactionConfig,
+    CacheConfig, ConnectionConfig, DbConfig, Exporter, HealthConfig, LeakConfig, MetricsConfig, NameSet, RetryConfig,
+    SlowQueryConfig, SslMode, TimeoutConfig, TracingConfig, TransactionConfig,
 };
 use std::{fs, time::Duration};
 
@@ -223,6 +223,15 @@ fn toml_round_trip() {
         leak: LeakConfig {
             threshold: Duration::from_millis(1501),
             ..LeakConfig::default()
+        },
+        metrics: MetricsConfig {
+            naming: NameSet::OpenTelemetry,
+            exporter: Exporter::Global,
+            ..MetricsConfig::default()
+        },
+        tracing: TracingConfig {
+            sample: 0.5,
+            ..TracingConfig::default()
         },
     };
     for config in [DbConfig::default(), all] {

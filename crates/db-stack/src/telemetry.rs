@@ -1,0 +1,125 @@
+//! What the stack tells of itself: metrics, spans, the exporter.
+
+use crate::{config::DbConfig, db::Inner};
+use arc_swap::ArcSwap;
+use db_core::{Observers, Result, config::InvalidConfig};
+use db_metrics::{Id, Meter, ObserveLayer, PoolReading, Read, Readings, Server, SlowLog, SpanEvents, SpanTarget};
+use sqlx::postgres::PgConnectOptions;
+use std::sync::{Arc, Weak};
+use tokio::runtime::Handle;
+
+/// Metrics and spans of one database.
+pub(crate) struct Telemetry {
+    pub(crate) meter: Meter,
+    pub(crate) observe: ObserveLayer,
+    pub(crate) slow: SlowLog,
+    /// Where the slow-query log connects to.
+    address: Arc<ArcSwap<PgConnectOptions>>,
+    /// The exporter, where the settings ask for a listener of its own.
+    pub(crate) server: Option<Server>,
+}
+
+impl Telemetry {
+    pub(crate) fn new(config: &DbConfig, observers: &Observers, options: &PgConnectOptions) -> Result<Self> {
+        let meter = Meter::new(config.metrics.clone(), observers)?;
+        meter.set_slow_threshold(config.slow_query.counted_from());
+        if config.tracing.enabled {
+            observers.add(Arc::new(SpanEvents));
+        }
+        let address = Arc::new(ArcSwap::from_pointee(options.clone()));
+        let asked = address.clone();
+        let slow = SlowLog::new(
+            config.slow_query.clone(),
+            Arc::new(move || PgConnectOptions::clone(&asked.load())),
+        );
+        if !config.slow_query.mode.is_off() {
+            observers.add(slow.observer());
+            slow.show_on(&meter);
+        }
+        let observe = ObserveLayer::new(observers.clone(), config.tracing.clone(), target(options));
+        let server = match config.metrics.address() {
+            Some(address) if config.metrics.enabled && Handle::try_current().is_ok() => {
+                let unusable = |error: std::io::Error| {
+                    InvalidConfig::one(
+                        "metrics.listen",
+                        address.to_string(),
+                        format!("a free address ({error})"),
+                    )
+                };
+                Some(meter.serve(address).map_err(unusable)?)
+            }
+            Some(address) if config.metrics.enabled => {
+                tracing::warn!(%address, "metrics.listen needs a database that is built inside a runtime");
+                None
+            }
+            _ => None,
+        };
+        Ok(Self {
+            meter,
+            observe,
+            slow,
+            address,
+            server,
+        })
+    }
+
+    /// The names, bounds and the listener of metrics stay as they were at the start.
+    pub(crate) fn reload(&self, config: &DbConfig, own_options: bool) {
+        self.slow.reload(config.slow_query.clone());
+        if let (false, Ok(options)) = (own_options, config.connect_options()) {
+            self.address.store(Arc::new(options));
+        }
+        self.meter.set_slow_threshold(config.slow_query.counted_from());
+        self.observe.reload(config.tracing.clone());
+    }
+
+    /// The figures that the layers keep themselves.
+    pub(crate) fn read_from(&self, inner: &Arc<Inner>) {
+        self.meter.add_source(Arc::new(Layers(Arc::downgrade(inner))));
+    }
+}
+
+/// What spans say of the server; never the user or the password.
+fn target(options: &PgConnectOptions) -> SpanTarget {
+    let socket = options.get_socket().map(|path| path.display().to_string());
+    SpanTarget {
+        namespace: options.get_database().unwrap_or_default().to_owned(),
+        address: socket.unwrap_or_else(|| options.get_host().to_owned()),
+        port: options.get_port(),
+    }
+}
+
+/// Reads the layers of a database for as long as there is one.
+struct Layers(Weak<Inner>);
+
+impl Read for Layers {
+    fn read(&self, readings: &mut Readings) {
+        let Some(inner) = self.0.upgrade() else {
+            return readings.pool(PoolReading::default());
+        };
+        let stats = inner.pool.stats();
+        readings.pool(PoolReading {
+            used: stats.in_use,
+            idle: stats.idle,
+            opening: stats.dialing,
+            quarantined: stats.quarantined,
+            lent: stats.lent,
+            waiting: stats.waiting,
+            max: stats.max,
+            min: inner.pool.config().min_connections,
+        });
+        readings.total(Id::Cancels, &[], stats.cancelled);
+        let retries = inner.retries.stats();
+        readings.gauge(Id::RetryBudget, &[], retries.budget);
+        let transactions = retries.transactions;
+        for (outcome, count) in [
+            ("committed", transactions.committed),
+            ("rolled_back", transactions.rolled_back),
+            ("failed", transactions.failed),
+            ("unknown", transactions.unknown),
+            ("abandoned", transactions.abandoned),
+        ] {
+            readings.total(Id::Transactions, &[outcome], count);
+        }
+    }
+}
