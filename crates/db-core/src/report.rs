@@ -85,6 +85,7 @@ impl Error {
             Self::Aborted(_) => "transaction_aborted",
             Self::Revoked(_) => "lease_revoked",
             Self::Causal(_) => "causal_read",
+            Self::NeedsSession(_) => "needs_session",
             Self::CommitUnknown { .. } => "commit_unknown",
             Self::Config(_) => "config",
             Self::Client(sqlx::Error::RowNotFound) => "row_not_found",
