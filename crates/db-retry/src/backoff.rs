@@ -14,7 +14,7 @@ const LAST_STEP: u32 = 256;
 const STRETCH: u32 = 3;
 
 /// The pauses of one call.
-pub trait Backoff: Send {
+pub trait Backoff: Send + Sync {
     /// The pause after `attempt` attempts have failed, counted from 1; `None` to stop trying.
     ///
     /// Numbers only grow from call to call, but may skip some: attempts at another [`Pace`], or at once.

@@ -18,15 +18,17 @@ mod load;
 mod near;
 mod reference;
 mod secret;
+mod transaction;
 mod tree;
 mod url;
 
 pub use connection::{ConnectionConfig, SslMode};
 pub use keys::{KEYS, REPORT_NAMES};
-pub use layers::{CacheConfig, HealthConfig, TransactionConfig};
+pub use layers::{CacheConfig, HealthConfig};
 pub use load::{Loader, Setting};
 pub use reference::{KeyDoc, Kind, render_reference};
 pub use secret::Secret;
+pub use transaction::TransactionConfig;
 pub use url::DatabaseUrl;
 
 /// Sections whose layer is in this build. A part that adds a layer adds its section here.
@@ -35,6 +37,7 @@ const BUILT: &[&str] = &[
     "pool",
     "session",
     "timeout",
+    "transaction",
     "retry",
     "leak",
     "slow_query",

@@ -1,8 +1,15 @@
 //! The handle.
 
 use crate::{
-    acquire, builder::DbBuilder, config::DbConfig, events::Events, lease::Lease, limits::Limits, stack::Stack,
-    telemetry::Telemetry, tx::Tx,
+    acquire,
+    builder::DbBuilder,
+    config::DbConfig,
+    events::Events,
+    lease::Lease,
+    stack::Stack,
+    telemetry::Telemetry,
+    tx::{Begin, Tx},
+    tx_attempts::TxAttempts,
 };
 use arc_swap::ArcSwap;
 use db_core::{Call, Error, Observers, QueryClass, Result, Source};
@@ -181,16 +188,17 @@ impl Db {
     /// Begins a transaction. Dropped before `commit`, it is rolled back; dropped while it begins, nothing is left open.
     #[track_caller]
     pub fn begin(&self) -> impl Future<Output = Result<Tx>> + Send + use<> {
-        let (inner, call) = (self.inner.clone(), self.call_here());
-        async move { Tx::begin(&inner, call, None).await }
+        TxAttempts::new(&self.inner, self.call_here(), Begin::default()).begin_for_good()
     }
 
     /// As [`Db::begin`], with a `BEGIN` statement of one's own, such as `BEGIN ISOLATION LEVEL SERIALIZABLE`.
     #[track_caller]
     pub fn begin_with(&self, statement: impl SqlSafeStr) -> impl Future<Output = Result<Tx>> + Send {
-        let (inner, call) = (self.inner.clone(), self.call_here());
-        let statement = statement.into_sql_str();
-        async move { Tx::begin(&inner, call, Some(statement)).await }
+        let begin = Begin {
+            statement: Some(statement.into_sql_str()),
+            ..Begin::default()
+        };
+        TxAttempts::new(&self.inner, self.call_here(), begin).begin_for_good()
     }
 
     /// A transaction if a connection is idle at this moment.
@@ -199,13 +207,7 @@ impl Db {
     /// When `BEGIN` fails.
     #[track_caller]
     pub fn try_begin(&self) -> impl Future<Output = Result<Option<Tx>>> + Send + use<> {
-        let (lease, limits) = (self.idle_lease(), Limits::new(&self.inner, self.call_here()));
-        async move {
-            match lease {
-                Some(lease) => Ok(Some(Tx::begin_on(lease, limits, None).await?)),
-                None => Ok(None),
-            }
-        }
+        Tx::try_begin(self.inner.clone(), self.idle_lease(), self.call_here())
     }
 
     /// The pool's figures at this moment.

@@ -1,6 +1,6 @@
 //! A lease of the stack: a warm connection of which account is kept.
 
-use db_core::{Attachment, LeaseId, LeaseNote, LeaseRevoked, LeaseState, SharedSession};
+use db_core::{Attachment, LeaseId, LeaseNote, LeaseRevoked, LeaseState, Result, SharedSession};
 use db_leak::Tracked;
 use db_pool::PoolLease;
 use sqlx::PgConnection;
@@ -32,6 +32,11 @@ impl Lease {
     /// Marks the connection as unusable: it is closed instead of going back.
     pub fn close_on_drop(&mut self) {
         self.0.get_mut().close_on_drop();
+    }
+
+    /// See [`PoolLease::quiet`].
+    pub(crate) async fn quiet(&mut self, cancel: bool) -> Result<()> {
+        self.0.get_mut().quiet(cancel).await
     }
 
     /// Why the lease was taken back, if it was: it had been out for too long. Its session has ended on the server, or is

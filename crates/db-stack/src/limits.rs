@@ -1,17 +1,28 @@
-//! The limits of the statements of one transaction.
+//! The limits of the statements of one transaction, and of all of it.
 
-use crate::db::Inner;
-use db_core::{Call, Result, StatementFacts};
+use crate::{config::TransactionConfig, db::Inner};
+use db_core::{Call, Error, Event, LimitOrigin, Observers, Result, StatementFacts};
 use db_metrics::ObserveLayer;
 use db_timeout::TimeoutLayer;
-use std::{fmt, future::Future, sync::Arc};
+use std::{fmt, future::Future, sync::Arc, time::Duration};
+use tokio::time::Instant;
 
 /// What the caller's handle said, for each statement of a transaction: its class and timeout count for each, its
-/// deadline for all together.
+/// deadline for all together. Beside that, the limit of the transaction itself.
 pub(crate) struct Limits {
     observe: ObserveLayer,
     timeouts: TimeoutLayer,
+    observers: Observers,
     call: Call,
+    whole: Option<Whole>,
+}
+
+/// The limit from BEGIN to the end of COMMIT.
+#[derive(Clone, Copy, Debug)]
+struct Whole {
+    began: Instant,
+    length: Duration,
+    enforced: bool,
 }
 
 impl Limits {
@@ -19,12 +30,35 @@ impl Limits {
         Self {
             observe: inner.telemetry.observe.clone(),
             timeouts: inner.timeouts.clone(),
+            observers: inner.observers.clone(),
             call,
+            whole: None,
         }
     }
 
     pub(crate) fn call(&self) -> &Call {
         &self.call
+    }
+
+    /// BEGIN is about to be sent: from here on the transaction's own limit runs. One of the caller's is not only observed.
+    pub(crate) fn begin_transaction(&mut self, config: &TransactionConfig, own: Option<Duration>) {
+        let whole = Whole {
+            began: Instant::now(),
+            length: own.unwrap_or(config.timeout),
+            enforced: own.is_some() || config.mode.enforces(),
+        };
+        if own.is_none() && config.mode.is_off() {
+            return;
+        }
+        self.whole = Some(whole);
+        if let Some(until) = whole.until() {
+            self.call = self.call.clone().with_deadline(until);
+        }
+    }
+
+    /// The instant at which the transaction has to be over.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.call.deadline
     }
 
     /// Runs one step under its limit. Past it the step is dropped.
@@ -35,8 +69,47 @@ impl Limits {
     ) -> Result<T> {
         let mut call = self.call.clone();
         call.statement = statement.map(|facts| facts.fingerprint());
-        let limited = self.timeouts.around(&call, step);
+        let limited = async { self.told_as_whole(self.timeouts.around(&call, step).await) };
         self.observe.around(&call, statement, limited).await
+    }
+
+    /// A step that ran into the transaction's own limit says so.
+    fn told_as_whole<T>(&self, out: Result<T>) -> Result<T> {
+        match (out, self.whole) {
+            (Err(Error::Timeout(mut timeout)), Some(whole))
+                if timeout.origin == LimitOrigin::Deadline && whole.until() == self.call.deadline =>
+            {
+                timeout.origin = LimitOrigin::Transaction;
+                timeout.limit = whole.length;
+                timeout.elapsed = whole.began.elapsed();
+                Err(Error::Timeout(timeout))
+            }
+            (out, _) => out,
+        }
+    }
+
+    /// The transaction is over: tells whether it would have been ended.
+    pub(crate) fn end_transaction(&self) {
+        let Some(whole) = self.whole.filter(|whole| !whole.enforced) else {
+            return;
+        };
+        let elapsed = whole.began.elapsed();
+        if elapsed > whole.length {
+            self.observers.tell(|| Event::WouldTimeOut {
+                class: self.call.class,
+                statement: None,
+                site: self.call.site,
+                elapsed,
+                limit: whole.length,
+                origin: LimitOrigin::Transaction,
+            });
+        }
+    }
+}
+
+impl Whole {
+    fn until(self) -> Option<Instant> {
+        self.began.checked_add(self.length).filter(|_| self.enforced)
     }
 }
 
@@ -44,6 +117,7 @@ impl fmt::Debug for Limits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Limits")
             .field("class", &self.call.class)
+            .field("whole", &self.whole)
             .finish_non_exhaustive()
     }
 }

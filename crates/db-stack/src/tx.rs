@@ -1,7 +1,15 @@
 //! A transaction whose commit tells the truth.
 
-use crate::{db::Inner, lease::Lease as Leased, limits::Limits, tx_conn::TxConn};
+use crate::{
+    db::Inner,
+    lease::Lease as Leased,
+    limits::Limits,
+    tx_conn::TxConn,
+    tx_options::TxOptions,
+    tx_status::{Dropped, Status},
+};
 use db_core::{Call, Error, Lease, LeaseNote, LeaseState, Result, Sent, TransactionAborted};
+use db_retry::TransactionRetry;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row, SqlSafeStr, SqlStr};
 use sqlx_core::transaction::TransactionManager;
 use sqlx_postgres::PgTransactionManager;
@@ -10,6 +18,7 @@ use std::{
     ops::{Deref, DerefMut},
     sync::Arc,
 };
+use tokio::time::Instant;
 
 /// An open transaction. Derefs to [`TxConn`], an executor that remembers errors: `query.execute(&mut *tx)`.
 ///
@@ -17,18 +26,56 @@ use std::{
 /// `commit` asks the server first whether it is still whole. Dropped, it is rolled back off the caller's path.
 pub struct Tx {
     conn: TxConn,
+    /// Counts how it ends, where nobody else does.
+    pub(crate) books: Option<TransactionRetry>,
+}
+
+/// How a transaction begins.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Begin {
+    pub(crate) options: TxOptions,
+    /// The caller's own statement, in place of one made of the options.
+    pub(crate) statement: Option<SqlStr>,
+}
+
+/// Why there was no commit, and whether COMMIT was sent.
+pub(crate) struct NotCommitted {
+    pub(crate) error: Error,
+    pub(crate) sent: bool,
+}
+
+impl Begin {
+    /// By the caller's own wish.
+    fn reads_only(&self) -> bool {
+        const READ_ONLY: &str = "READ ONLY";
+        let text = self.statement.as_ref().map(SqlStr::as_str).unwrap_or_default();
+        self.options.read_only || text.to_ascii_uppercase().contains(READ_ONLY)
+    }
 }
 
 impl Tx {
-    pub(crate) async fn begin(inner: &Arc<Inner>, call: Call, statement: Option<SqlStr>) -> Result<Self> {
+    pub(crate) async fn begin(inner: &Arc<Inner>, call: Call, begin: &Begin) -> Result<Self> {
         let limits = Limits::new(inner, call);
         let lease = inner.acquire(limits.call()).await?;
-        Self::begin_on(lease, limits, statement).await
+        Self::begin_on(inner, lease, limits, begin).await
     }
 
-    pub(crate) async fn begin_on(mut lease: Leased, limits: Limits, statement: Option<SqlStr>) -> Result<Self> {
-        let shared = lease.shared_session().cloned();
-        let statement = match shared {
+    /// On a lease that was idle, if there was one.
+    pub(crate) async fn try_begin(inner: Arc<Inner>, lease: Option<Leased>, call: Call) -> Result<Option<Self>> {
+        let Some(lease) = lease else { return Ok(None) };
+        let books = inner.retries.transaction(&call).run_once();
+        let mut tx = Self::begin_on(&inner, lease, Limits::new(&inner, call), &Begin::default()).await?;
+        tx.books = Some(books);
+        Ok(Some(tx))
+    }
+
+    async fn begin_on(inner: &Inner, mut lease: Leased, mut limits: Limits, begin: &Begin) -> Result<Self> {
+        limits.begin_transaction(&inner.config.load().transaction, begin.options.timeout);
+        let statement = match &begin.statement {
+            Some(statement) => Some(statement.clone()),
+            None => begin.options.begin_sql(lease.server_version_num()),
+        };
+        let statement = match lease.shared_session() {
             // Nothing can be set in a session that is not ours: the transaction brings its limits along.
             Some(session) => Some(AssertSqlSafe(session.begin(statement.as_ref().map(SqlStr::as_str))).into_sql_str()),
             None => statement,
@@ -46,7 +93,8 @@ impl Tx {
         }
         lease.note(LeaseNote::Begun);
         Ok(Self {
-            conn: TxConn::new(lease, limits),
+            conn: TxConn::new(lease, limits, begin.reads_only()),
+            books: None,
         })
     }
 
@@ -58,19 +106,37 @@ impl Tx {
     /// serialization): nothing was committed. [`Error::CommitUnknown`] when the answer was lost. Dropping the future
     /// leaves the outcome unknown.
     pub async fn commit(mut self) -> Result<()> {
-        self.conn.still_ours()?;
-        let status = self.conn.status;
-        status.whole()?;
-        let stray = self.conn.stray_statements();
-        let TxConn { lease, limits, .. } = &mut self.conn;
-        if status.unsure {
-            limits.around(None, still_open(lease.start())).await?;
+        let finished = self.finish().await;
+        if let Some(books) = &mut self.books {
+            match &finished {
+                Ok(()) => books.committed(),
+                // It can't run again: this only counts how it ended.
+                Err(failed) => _ = books.on_failure(&failed.error, failed.sent, Instant::now(), None),
+            }
         }
+        finished.map_err(|failed| failed.error)
+    }
+
+    /// The commit, for whoever decides what follows.
+    pub(crate) async fn finish(&mut self) -> Result<(), NotCommitted> {
+        let early = |error| NotCommitted { error, sent: false };
+        self.conn.still_ours().map_err(early)?;
+        self.conn.ready().await.map_err(early)?;
+        let status = self.conn.status;
+        status.whole().map_err(|aborted| early(aborted.into()))?;
+        if status.unsure {
+            self.conn.probe().await.map_err(early)?;
+        }
+        let stray = self.conn.stray_statements();
+        // Dropped from here on, it is not to be cancelled: it may be done.
+        self.conn.status.dropped = Some(Dropped::Bookkeeping);
+        let TxConn { lease, limits, .. } = &mut self.conn;
         let pg = lease.start();
         if stray {
             limits
                 .around(None, async { Ok(pg.clear_cached_statements().await?) })
-                .await?;
+                .await
+                .map_err(early)?;
         }
         let committed = limits.around(None, async {
             while PgTransactionManager::get_transaction_depth(pg) > 0 {
@@ -79,17 +145,26 @@ impl Tx {
             Ok(())
         });
         match committed.await {
-            // Refused before it was sent: a limit that had passed already.
-            Err(Error::Timeout(timeout)) if timeout.sent == Sent::No => return Err(Error::Timeout(timeout)),
-            Err(error @ Error::Timeout(_)) => {
-                return Err(Error::CommitUnknown {
-                    source: Box::new(error),
-                });
+            Ok(()) => {
+                self.conn.settle();
+                Ok(())
             }
-            committed => committed?,
+            // Refused before it was sent: a limit that had passed already.
+            Err(Error::Timeout(timeout)) if timeout.sent == Sent::No => Err(early(Error::Timeout(timeout))),
+            Err(error @ Error::Timeout(_)) => Err(NotCommitted {
+                error: Error::CommitUnknown {
+                    source: Box::new(error),
+                },
+                sent: true,
+            }),
+            Err(error) => {
+                if matches!(error, Error::Server(_)) {
+                    // Answered: the server has rolled back.
+                    self.conn.status.dropped = None;
+                }
+                Err(NotCommitted { error, sent: true })
+            }
         }
-        self.conn.settle();
-        Ok(())
     }
 
     /// Rolls back and waits for it. Dropping the future, or the transaction, rolls back as well.
@@ -106,12 +181,19 @@ impl Tx {
             PgTransactionManager::rollback(pg).await?;
         }
         self.conn.settle();
+        if let Some(books) = &mut self.books {
+            books.rolled_back();
+        }
         Ok(())
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        self.conn.status
     }
 }
 
 /// Whether the server still has our transaction open and whole. Simple protocol: see `db-pool`'s reset.
-async fn still_open(pg: &mut PgConnection) -> Result<()> {
+pub(crate) async fn still_open(pg: &mut PgConnection) -> Result<()> {
     match sqlx::raw_sql("SELECT now() <> statement_timestamp()")
         .fetch_one(pg)
         .await

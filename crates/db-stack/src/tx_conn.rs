@@ -1,8 +1,13 @@
 //! The connection inside a transaction: an executor that remembers what happened on it.
 
-use crate::{lease::Lease as Leased, limits::Limits};
+use crate::{
+    lease::Lease as Leased,
+    limits::Limits,
+    savepoint::Savepoints,
+    tx_status::{Dropped, Status},
+};
 use async_stream::try_stream;
-use db_core::{Lease, LeaseNote, LeaseState, Result, SqlState, Statement, TransactionAborted, Want};
+use db_core::{Lease, LeaseNote, Result, Statement, TransactionAborted, Want};
 use futures_core::{future::BoxFuture, stream::BoxStream};
 use futures_util::TryStreamExt;
 use sqlx::{
@@ -15,32 +20,7 @@ use std::{
     fmt,
     ops::{Deref, DerefMut},
 };
-
-/// What is known about the transaction without asking the server.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Status {
-    /// The first statement that failed; the server has aborted the transaction.
-    pub(crate) failed: Option<SqlState>,
-    /// A statement was dropped before it answered.
-    pub(crate) cancelled: bool,
-    /// Something happened that was not seen: ask the server before COMMIT.
-    pub(crate) unsure: bool,
-    /// A statement may have left session state, which outlives the transaction.
-    pub(crate) session: bool,
-}
-
-impl Status {
-    /// Whether COMMIT can do what it says.
-    pub(crate) fn whole(self) -> Result<(), TransactionAborted> {
-        match self {
-            Self { cancelled: true, .. } => Err(TransactionAborted::StatementCancelled),
-            Self {
-                failed: Some(state), ..
-            } => Err(TransactionAborted::StatementFailed(state)),
-            _ => Ok(()),
-        }
-    }
-}
+use tokio::time::Instant;
 
 /// The connection inside a [`Tx`](crate::Tx). `&mut TxConn` is an executor; mutable access to the [`PgConnection`]
 /// below makes the transaction raw.
@@ -48,6 +28,9 @@ pub struct TxConn {
     pub(crate) lease: Leased,
     pub(crate) status: Status,
     pub(crate) limits: Limits,
+    pub(crate) savepoints: Savepoints,
+    /// By its own wish.
+    read_only: bool,
 }
 
 /// One statement in progress: dropped before it is done, it leaves its mark.
@@ -58,24 +41,20 @@ struct Progress<'a> {
 }
 
 impl Progress<'_> {
-    /// In an aborted transaction only the statements that end it, or a part of it, succeed: what had failed has been
-    /// rolled back to a savepoint, or all of it is over. The server knows.
     fn succeeded(&mut self) {
-        self.status.unsure |= self.status.failed.take().is_some();
+        self.status.succeeded();
         self.done = true;
     }
 
     fn failed(&mut self, error: &sqlx::Error) {
-        match error {
-            sqlx::Error::Database(error) => {
-                let state = SqlState::from_code(error.code().as_deref().unwrap_or_default());
-                self.status.failed.get_or_insert(state);
-            }
-            sqlx::Error::RowNotFound | sqlx::Error::Encode(_) => {}
-            // Whether the server has seen it is the server's to say.
-            _ => self.status.unsure = true,
-        }
+        self.status.failed(error);
         self.done = true;
+    }
+
+    /// Reads what follows an error, so that a rollback to a savepoint can be sent by somebody who can't wait. It is on its
+    /// way already: no trip.
+    async fn read_out(&mut self, pg: &mut PgConnection) {
+        self.status.pending = pg.flush().await.is_err();
     }
 }
 
@@ -84,26 +63,33 @@ impl Drop for Progress<'_> {
         if !self.done && self.answered {
             // A stream that was not read to its end: the rest of it may still fail.
             self.status.unsure = true;
+            self.status.pending = true;
         } else if !self.done {
-            self.status.cancelled = true;
+            self.status.dropped = Some(Dropped::Statement);
         }
     }
 }
 
 impl TxConn {
-    pub(crate) fn new(lease: Leased, limits: Limits) -> Self {
+    pub(crate) fn new(lease: Leased, limits: Limits, read_only: bool) -> Self {
         Self {
             lease,
             status: Status::default(),
             limits,
+            savepoints: Savepoints::default(),
+            read_only,
         }
+    }
+
+    /// The instant at which the transaction has to be over, if there is one: the handle's deadline or the transaction's own
+    /// limit.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.limits.deadline()
     }
 
     /// The transaction has ended: says how the lease is left.
     pub(crate) fn settle(&mut self) {
-        let session = self.status.session || self.status.unsure;
-        self.lease
-            .settle(if session { LeaseState::Verify } else { LeaseState::Clean });
+        self.lease.settle(self.status.leaves(self.read_only));
     }
 
     /// An error once the lease was taken back: its session has ended, and the transaction with it.
@@ -128,7 +114,7 @@ impl TxConn {
     /// The connection for one statement, unless the transaction can't go on.
     fn begin_statement(&mut self, statement: Option<&Statement>) -> Result<(Progress<'_>, &mut PgConnection, &Limits)> {
         self.still_ours()?;
-        if self.status.cancelled {
+        if self.status.dropped.is_some() {
             return Err(TransactionAborted::StatementCancelled.into());
         }
         if let Some(facts) = statement
@@ -154,14 +140,19 @@ impl TxConn {
         statement: Option<&Statement>,
         run: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
     ) -> sqlx::Result<T> {
+        self.ready().await?;
+        let in_savepoint = self.in_savepoint();
         let (mut progress, pg, limits) = self.begin_statement(statement)?;
         let facts = statement.map(Statement::facts);
         // Past its limit the step is dropped with its progress not done: the transaction is then cancelled.
         let step = async move {
-            let out = run(pg).await;
+            let out = run(&mut *pg).await;
             match &out {
                 Ok(_) => progress.succeeded(),
                 Err(error) => progress.failed(error),
+            }
+            if in_savepoint && matches!(out, Err(sqlx::Error::Database(_))) {
+                progress.read_out(pg).await;
             }
             Ok(out?)
         };
@@ -169,10 +160,19 @@ impl TxConn {
         // The server's own words for it are an error of the connection.
         out.map_err(|error| self.still_ours().err().unwrap_or(error).into())
     }
+
+    /// A statement of the stack's own, whose text leaves nothing behind.
+    pub(crate) async fn own<T>(&mut self, run: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>) -> Result<T> {
+        Ok(self.one(None, run).await?)
+    }
 }
 
 impl Drop for TxConn {
     fn drop(&mut self) {
+        self.limits.end_transaction();
+        if self.status.left.is_some() {
+            self.settle();
+        }
         if self.stray_statements() {
             self.lease.close_on_drop();
         }
@@ -194,6 +194,8 @@ impl<'c> Executor<'c> for &'c mut TxConn {
         let statement = Statement::new(query, Want::All);
         Box::pin(try_stream! {
             let statement = self.suited(statement?)?;
+            self.ready().await?;
+            let in_savepoint = self.in_savepoint();
             let (mut progress, pg, limits) = self.begin_statement(Some(&statement))?;
             let facts = statement.facts().clone();
             let mut steps = pg.fetch_many(statement.into_replay());
@@ -225,6 +227,9 @@ impl<'c> Executor<'c> for &'c mut TxConn {
                 }
             };
             drop(steps);
+            if in_savepoint && matches!(failed, Some(sqlx::Error::Database(_))) {
+                progress.read_out(pg).await;
+            }
             drop(progress);
             if let Some(error) = failed {
                 self.still_ours()?;
@@ -272,11 +277,15 @@ impl<'c> Acquire<'c> for &'c mut TxConn {
     type Connection = &'c mut PgConnection;
 
     fn acquire(self) -> BoxFuture<'c, sqlx::Result<&'c mut PgConnection>> {
-        Box::pin(std::future::ready(Ok(&mut **self)))
+        Box::pin(async move {
+            self.ready().await?;
+            Ok(&mut **self)
+        })
     }
 
     fn begin(self) -> BoxFuture<'c, sqlx::Result<Transaction<'c, Postgres>>> {
         Box::pin(async move {
+            self.ready().await?;
             self.status.unsure = true;
             // sqlx answers a savepoint that is dropped while it begins by rolling the outer transaction back.
             let (mut progress, pg, _) = self.begin_statement(None)?;
@@ -300,7 +309,9 @@ impl Deref for TxConn {
 
 impl DerefMut for TxConn {
     fn deref_mut(&mut self) -> &mut PgConnection {
+        self.undo_at_once();
         self.status.unsure = true;
+        self.status.pending = true;
         self.status.session = true;
         self.lease.start()
     }

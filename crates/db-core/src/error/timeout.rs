@@ -16,6 +16,8 @@ pub enum LimitOrigin {
     Call,
     /// The caller's deadline.
     Deadline,
+    /// The limit of the transaction that it is part of.
+    Transaction,
 }
 
 impl LimitOrigin {
@@ -26,6 +28,7 @@ impl LimitOrigin {
             Self::Adaptive => "adaptive",
             Self::Call => "call",
             Self::Deadline => "deadline",
+            Self::Transaction => "transaction",
         }
     }
 }
@@ -109,6 +112,7 @@ impl fmt::Display for LimitName {
             LimitOrigin::Adaptive => f.write_str("limit learned for it"),
             LimitOrigin::Call => f.write_str("caller's timeout"),
             LimitOrigin::Deadline => f.write_str("caller's deadline"),
+            LimitOrigin::Transaction => f.write_str("transaction's limit"),
         }
     }
 }

@@ -8,26 +8,6 @@ use serde::{Deserialize, Serialize};
 const MS: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// How long a transaction may take.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct TransactionConfig {
-    /// Default `enforce`; `observe` counts the transactions that it would have ended.
-    pub mode: Mode,
-    /// The limit from BEGIN to the end of COMMIT. Default 60 s (the report), 1ms..=1h.
-    #[serde(with = "duration")]
-    pub timeout: Duration,
-}
-
-impl Default for TransactionConfig {
-    fn default() -> Self {
-        Self {
-            mode: Mode::Enforce,
-            timeout: Duration::from_secs(60),
-        }
-    }
-}
-
 /// How the server is watched.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -86,7 +66,6 @@ macro_rules! validated {
 }
 
 validated! {
-    TransactionConfig, |section, c| { c.range("timeout", &section.timeout, MS..=HOUR); }
     HealthConfig, |section, c| {
         c.range("interval", &section.interval, MS..=HOUR);
         c.at_least("timeout", &section.timeout, &MS);

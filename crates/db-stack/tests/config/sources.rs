@@ -202,6 +202,7 @@ fn toml_round_trip() {
         transaction: TransactionConfig {
             mode: Mode::Observe,
             timeout: Duration::from_secs(3600),
+            ..TransactionConfig::default()
         },
         retry: RetryConfig {
             max_attempts: 1,
