@@ -97,7 +97,7 @@ pub const KEYS: &[KeyDoc] = keys! {
 
     Mode "transaction.mode" = "enforce", "off, observe or enforce": "What the limit does.";
     Duration "transaction.timeout" = "1m", "1ms..=1h": "The limit from BEGIN to the end of COMMIT.";
-    Duration "transaction.token_ttl" = "1day", "1m..=90days": "How long the key of a `transaction_once` is remembered.";
+    Duration "transaction.token_ttl" = "1day", "1m..=30days": "How long the key of a `transaction_once` is remembered.";
 
     Mode "retry.mode" = "enforce", "off, observe or enforce": "Whether a failed call is tried again.";
     Integer "retry.max_attempts" = "3", "1..=10": "Attempts in total, the first one included.";

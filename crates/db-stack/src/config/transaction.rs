@@ -19,7 +19,7 @@ pub struct TransactionConfig {
     #[serde(with = "duration")]
     pub timeout: Duration,
     /// How long the key of a `transaction_once` is remembered: longer than anybody keeps trying. Default 24 h (own
-    /// choice), 1m..=90days.
+    /// choice), 1m..=30days.
     #[serde(with = "duration")]
     pub token_ttl: Duration,
 }
@@ -39,7 +39,7 @@ impl TransactionConfig {
     pub fn validate(&self, prefix: &str, checks: &mut Checks) {
         checks.within(prefix, |c| {
             c.range("timeout", &self.timeout, MS..=HOUR);
-            c.range("token_ttl", &self.token_ttl, MINUTE..=90 * 24 * HOUR);
+            c.range("token_ttl", &self.token_ttl, MINUTE..=30 * 24 * HOUR);
         });
     }
 }
