@@ -179,9 +179,9 @@ async fn a_failure_that_passes_is_seen_whatever_the_body_makes_of_it() {
                 .await?;
             if ran == 1 {
                 match way {
-                    0 => drop(sqlx::raw_sql(fail).execute(&mut *tx).await?),
+                    0 => _ = sqlx::raw_sql(fail).execute(&mut *tx).await?,
                     1 => drop(sqlx::raw_sql(fail).execute(&mut *tx).await),
-                    2 => drop(sqlx::raw_sql(fail).execute(&mut *tx).await.map_err(|_| Opaque)?),
+                    2 => _ = sqlx::raw_sql(fail).execute(&mut *tx).await.map_err(|_| Opaque)?,
                     // In a savepoint: rolling back to it does not cure it.
                     _ => {
                         let part =
@@ -352,7 +352,7 @@ async fn a_transaction_that_takes_too_long_is_ended_on_both_sides() {
         let slow = db.transaction_with(short, async move |tx: &mut TxConn| {
             sqlx::query("INSERT INTO t VALUES (1)").execute(&mut *tx).await?;
             match way {
-                0 => drop(sqlx::query("SELECT pg_sleep(60)").execute(&mut *tx).await?),
+                0 => _ = sqlx::query("SELECT pg_sleep(60)").execute(&mut *tx).await?,
                 1 => sleep(Duration::from_secs(60)).await,
                 _ => {
                     for _ in 0..600 {
