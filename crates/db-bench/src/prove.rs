@@ -1,12 +1,15 @@
 //! Every number that this project promises, as a named proof that anyone can re-run.
 
+mod arrivals;
 mod cancel;
 mod cancellation;
 mod dead_peers;
 mod findings;
 mod full_stack;
 mod leaks;
+mod overload;
 mod pgbouncer;
+mod priorities;
 mod restart;
 mod rig;
 mod storm;
@@ -89,6 +92,16 @@ const PROOFS: &[Proof] = &[
         name: "pgbouncer",
         promise: "50 clients over 2 server connections of a transaction pooler get no row that is not theirs",
         run: |quick| Box::pin(pgbouncer::run(quick)),
+    },
+    Proof {
+        name: "overload",
+        promise: "at up to 10 times the capacity as much is served in time as at any load, and a spike is forgotten in 1 s",
+        run: |quick| Box::pin(overload::run(quick)),
+    },
+    Proof {
+        name: "priorities",
+        promise: "background at 10 times the capacity costs critical calls half of their p99 at most, and is served too",
+        run: |quick| Box::pin(priorities::run(quick)),
     },
     Proof {
         name: "full-stack",

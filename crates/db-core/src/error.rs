@@ -6,7 +6,7 @@ mod timeout;
 pub use causal::CausalError;
 pub use timeout::{LimitOrigin, TimeoutError};
 
-use crate::{Fingerprint, LeaseRevoked, NeedsSession, Priority, QueryClass, SqlState, suspect::At};
+use crate::{Fingerprint, LeaseRevoked, NeedsSession, Priority, QueryClass, ShedReason, SqlState, suspect::At};
 use sqlx::{
     error::DatabaseError,
     postgres::{PgDatabaseError, PgSeverity},
@@ -201,7 +201,11 @@ impl fmt::Display for AcquireError {
         if let Some(cause) = &self.cause {
             write!(f, ": {cause}")?;
         }
-        if matches!(self.failure, AcquireFailure::TimedOut | AcquireFailure::QueueFull) {
+        let busy = matches!(
+            self.failure,
+            AcquireFailure::TimedOut | AcquireFailure::QueueFull | AcquireFailure::Shed(_)
+        );
+        if busy {
             write!(
                 f,
                 " ({} of {} connections open, {} callers waiting)",
@@ -215,6 +219,9 @@ impl fmt::Display for AcquireError {
             for (i, holder) in self.holders.iter().enumerate() {
                 write!(f, "{}{holder}", if i == 0 { "; held by " } else { ", " })?;
             }
+        }
+        if let Some(wait) = self.retry_after {
+            write!(f, "; try again in {wait:.1?}")?;
         }
         Ok(())
     }
@@ -230,6 +237,13 @@ pub enum AcquireFailure {
     /// As many callers are waiting as may wait.
     #[error("the queue for connections is full")]
     QueueFull,
+    /// Sent away in an overload, so that others are served in time.
+    #[error("{}", match .0 {
+        ShedReason::Deadline => "it could not have been served before its deadline",
+        ShedReason::Standing => "the queue for connections was standing, and it had waited for as long as it may then",
+        ShedReason::Displaced => "the queue for connections is full, and a more urgent call took its place",
+    })]
+    Shed(ShedReason),
     /// The server can't be reached or does not answer.
     #[error("the database is down")]
     Down,
@@ -402,7 +416,9 @@ impl Error {
             },
             Self::Acquire(acquire) => match acquire.failure {
                 AcquireFailure::TimedOut => io::ErrorKind::TimedOut,
-                AcquireFailure::QueueFull | AcquireFailure::NoReplica => io::ErrorKind::QuotaExceeded,
+                AcquireFailure::QueueFull | AcquireFailure::Shed(_) | AcquireFailure::NoReplica => {
+                    io::ErrorKind::QuotaExceeded
+                }
                 AcquireFailure::NoPrimary | AcquireFailure::Down | AcquireFailure::TooManyConnections => {
                     io::ErrorKind::ConnectionRefused
                 }

@@ -1,8 +1,8 @@
 //! What the layers tell about themselves. No layer knows who listens.
 
 use crate::{
-    AcquireFailure, BanReason, CallReport, Fingerprint, GaveUp, LimitOrigin, Priority, QueryClass, RetryCause,
-    SqlState, Suspect,
+    AcquireFailure, BanReason, CallReport, Fingerprint, GaveUp, LimitOrigin, LimitReason, Priority, QueryClass,
+    RetryCause, SqlState, Suspect,
 };
 use arc_swap::ArcSwap;
 use std::{
@@ -321,6 +321,17 @@ pub enum Event {
         nodes: u32,
         /// The highest timeline.
         timeline: u32,
+    },
+    /// The number of leases that may be in use has changed.
+    LimitChanged {
+        /// What it was.
+        from: u32,
+        /// What it is.
+        to: u32,
+        /// Why.
+        reason: LimitReason,
+        /// False where it is only observed.
+        enforced: bool,
     },
     /// The settings were swapped.
     Reloaded,

@@ -4,9 +4,9 @@ use crate::{
     holders::Caller,
     lease::PoolLease,
     pool::Pool,
-    queue::Grant,
+    queue::Ticket,
     shared::{First, Shared},
-    state::Phase,
+    state::{Grant, Phase},
 };
 use db_core::{AcquireFailure, Call, CloseReason, Event, Lease, LeaseState, Part, Result, Waiting};
 use sqlx::Connection;
@@ -15,6 +15,9 @@ use tokio::{
     sync::oneshot,
     time::{Instant, timeout, timeout_at},
 };
+
+/// A lease that was handed over is on its way for less.
+const HANDED_OVER: Duration = Duration::from_millis(10);
 
 impl Pool {
     pub(crate) async fn acquire_for(&self, call: &Call) -> Result<PoolLease> {
@@ -34,29 +37,38 @@ impl Pool {
         self.start();
         let caller = Caller::from(call);
         loop {
-            match self.shared.first(caller, true)? {
+            let untested = match self.shared.first(caller, call.deadline, true)? {
                 First::Lease(lease) => {
                     self.shared.observers.leased(Duration::ZERO);
                     return Ok(lease);
                 }
-                First::Test(lease) => {
-                    let since = Instant::now();
-                    if let Some(lease) = self.test(lease).await {
-                        self.shared.observers.leased(since.elapsed());
-                        return Ok(lease);
-                    }
-                }
-                First::Wait(id, granted) => return self.wait(call, caller, id, granted).await,
-                First::Nothing => {}
+                First::Test(lease) => lease,
+                First::Wait(ticket, granted) => match self.wait(call, caller, ticket, granted).await? {
+                    // Kept idle for another priority meanwhile.
+                    lease if lease.idle_for() > self.shared.config.load().validate_after + HANDED_OVER => lease,
+                    lease => return Ok(lease),
+                },
+                First::Nothing => continue,
+            };
+            let since = Instant::now();
+            if let Some(lease) = self.test(untested).await {
+                self.shared.observers.leased(since.elapsed());
+                return Ok(lease);
             }
         }
     }
 
-    async fn wait(&self, call: &Call, caller: Caller, id: u64, granted: oneshot::Receiver<Grant>) -> Result<PoolLease> {
+    async fn wait(
+        &self,
+        call: &Call,
+        caller: Caller,
+        ticket: Ticket,
+        granted: oneshot::Receiver<Grant>,
+    ) -> Result<PoolLease> {
         let since = Instant::now();
         let place = Place {
             shared: &self.shared,
-            id,
+            ticket,
             served: false,
         };
         let config = self.shared.config.load_full();
@@ -89,7 +101,7 @@ impl Pool {
                 } else {
                     AcquireFailure::TimedOut
                 };
-                let error = state.explain(failure, waited, &config, Instant::now());
+                let error = state.explain(failure, waited, Instant::now());
                 drop(state);
                 Err(self.shared.failed(caller, error))
             }
@@ -142,7 +154,7 @@ impl Pool {
 /// A place in the queue, left on drop.
 struct Place<'a> {
     shared: &'a Shared,
-    id: u64,
+    ticket: Ticket,
     served: bool,
 }
 
@@ -155,7 +167,8 @@ impl Place<'_> {
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         if !self.served {
-            self.shared.state.lock().queue.leave(self.id);
+            let now = Instant::now();
+            self.shared.state.lock().queue.leave(self.ticket, now);
         }
     }
 }

@@ -1,6 +1,11 @@
 //! The orderly end: nobody new, a while for those inside, then a hard stop.
 
-use crate::{control, pool::Pool, shared::Shared, state::Phase};
+use crate::{
+    control,
+    pool::Pool,
+    shared::Shared,
+    state::{Phase, Told},
+};
 use db_core::{AcquireFailure, CloseReason, Event, Holder};
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
@@ -48,7 +53,6 @@ impl Pool {
 impl Shared {
     /// Closed to new callers; the idle connections go, and those who wait are told.
     pub(crate) fn shut(&self) {
-        let config = self.config.load();
         let now = Instant::now();
         let (idle, told) = {
             let mut state = self.state.lock();
@@ -57,14 +61,13 @@ impl Shared {
             for conn in &idle {
                 state.forget(conn, CloseReason::Closed);
             }
-            let told: Vec<_> = state.queue.drain().into_iter().collect();
-            let told: Vec<_> = told
+            let told: Told = state
+                .queue
+                .drain()
                 .into_iter()
                 .map(|waiter| {
-                    (
-                        waiter,
-                        state.explain(AcquireFailure::Closed, Duration::ZERO, &config, now),
-                    )
+                    let error = state.explain(AcquireFailure::Closed, Duration::ZERO, now);
+                    (waiter.payload, error)
                 })
                 .collect();
             (idle, told)
@@ -72,10 +75,7 @@ impl Shared {
         for conn in idle {
             self.part(conn, CloseReason::Closed);
         }
-        for (waiter, error) in told {
-            let caller = waiter.caller;
-            drop(waiter.grant.send(Err(self.failed(caller, error))));
-        }
+        self.send_away(told);
     }
 
     /// Until no connection is open.

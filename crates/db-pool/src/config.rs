@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use crate::{limit::LimitConfig, priorities::PrioritiesConfig};
 use db_core::config::{Checks, Mode, duration};
 use serde::{Deserialize, Serialize};
 
@@ -80,9 +81,25 @@ pub struct PoolConfig {
     /// A wait for a lease that was longer is an event. Default 100 ms (own choice), 0s..=1h.
     #[serde(with = "duration")]
     pub slow_acquire: Duration,
-    /// What `max_waiting` does. Default `enforce`; `observe` counts the refusals that it would have made, `off` leaves
-    /// the queue unbounded by count.
+    /// What priorities, deadlines and bounds of the queue do. Default `enforce`; `observe` serves in the order of arrival
+    /// and counts the refusals that it would have made, `off` leaves the queue unbounded by count.
     pub admission: Mode,
+    /// A queue stands when it was not empty for `shed_interval`, somebody in it waited for longer than this, and working
+    /// it off takes longer too, by the measured service time. Those
+    /// who have waited longer are then shed: critical after 4 times this, high after 2, background after half. Default
+    /// 500 ms (own choice: a burst of a second passes; the 5 ms of CoDel is for packets), 1ms..=1h.
+    #[serde(with = "duration")]
+    pub shed_target: Duration,
+    /// See `shed_target`. Default 500 ms (own choice), 1ms..=1h.
+    #[serde(with = "duration")]
+    pub shed_interval: Duration,
+    /// The share of the connections that one tenant may use at once, rounded up. Default 0.5 (own choice: one tenant's
+    /// reports never take all), 0.001..=1.
+    pub tenant_share: f64,
+    /// What each priority has of the connections.
+    pub priorities: PrioritiesConfig,
+    /// How many leases may be in use, found out while running.
+    pub limit: LimitConfig,
 }
 
 impl Default for PoolConfig {
@@ -105,6 +122,11 @@ impl Default for PoolConfig {
             drain_timeout: Duration::from_secs(20),
             slow_acquire: Duration::from_millis(100),
             admission: Mode::Enforce,
+            shed_target: Duration::from_millis(500),
+            shed_interval: Duration::from_millis(500),
+            tenant_share: 0.5,
+            priorities: PrioritiesConfig::default(),
+            limit: LimitConfig::default(),
         }
     }
 }
@@ -145,9 +167,14 @@ impl PoolConfig {
                 "acquire_timeout",
                 self.acquire_timeout,
             );
-            c.range("quarantine_timeout", &self.quarantine_timeout, wait);
+            c.range("quarantine_timeout", &self.quarantine_timeout, wait.clone());
             c.range("drain_timeout", &self.drain_timeout, wait_or_zero.clone());
             c.range("slow_acquire", &self.slow_acquire, wait_or_zero);
+            c.range("shed_target", &self.shed_target, wait.clone());
+            c.range("shed_interval", &self.shed_interval, wait);
+            c.range("tenant_share", &self.tenant_share, 0.001..=1.0);
+            c.within("priorities", |c| self.priorities.validate(c));
+            c.within("limit", |c| self.limit.validate(c));
         });
     }
 }

@@ -1,7 +1,7 @@
 //! The control path: cancels a statement on the server, through a connection that is opened at the start, so that it
 //! works when the pool is exhausted and the server full.
 
-use crate::{conn::Backend, shared::Shared};
+use crate::{census::Census, conn::Backend, shared::Shared};
 use db_core::{LeaseId, Session, SessionState, Signalled, StatementFacts};
 use parking_lot::Mutex;
 use sqlx::{Connection, FromRow, PgConnection};
@@ -36,6 +36,7 @@ struct Signalling {
 enum Request {
     Signal(Signalling),
     Look(Vec<Backend>, oneshot::Sender<sqlx::Result<Vec<Seen>>>),
+    Census(oneshot::Sender<Option<Census>>),
 }
 
 /// The way to the control task.
@@ -78,6 +79,16 @@ impl Control {
         }
     }
 
+    /// What the server has for us; nothing when it can't be asked.
+    pub(crate) async fn census(&self) -> Option<Census> {
+        let (done, answer) = oneshot::channel();
+        if self.request(Request::Census(done)) {
+            answer.await.ok().flatten()
+        } else {
+            None
+        }
+    }
+
     fn request(&self, request: Request) -> bool {
         let requests = self.0.lock().clone();
         requests.is_some_and(|requests| requests.try_send(request).is_ok())
@@ -93,6 +104,7 @@ impl Control {
         let mut batch = Vec::with_capacity(BATCH);
         let mut signals = Vec::with_capacity(BATCH);
         let mut looks = Vec::new();
+        let mut counts = Vec::new();
         while requests.recv_many(&mut batch, BATCH).await > 0 {
             let current = shared.state.lock().epoch;
             if std::mem::replace(&mut epoch, current) != current {
@@ -103,6 +115,7 @@ impl Control {
                 match request {
                     Request::Signal(signal) => signals.push(signal),
                     Request::Look(backends, done) => looks.push((backends, done)),
+                    Request::Census(done) => counts.push(done),
                 }
             }
             if !signals.is_empty() {
@@ -128,6 +141,17 @@ impl Control {
                     conn = None;
                 }
                 let _ = done.send(seen);
+            }
+            for done in counts.drain(..) {
+                let census = match conn.as_mut() {
+                    Some(pg) => timeout(LIMIT, Census::take(pg)).await.ok().and_then(Result::ok),
+                    None => None,
+                };
+                if census.is_none() {
+                    conn = None;
+                }
+                // A governor that has stopped needs no answer.
+                let _ = done.send(census);
             }
             if conn.is_none() {
                 conn = open(&shared).await;

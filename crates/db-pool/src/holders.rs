@@ -1,7 +1,7 @@
 //! Who holds which lease: written under the pool's lock at every checkout, read when somebody asks why it is full.
 
 use crate::conn::{Backend, Conn};
-use db_core::{Call, Fingerprint, Holder, LeaseId, Priority, QueryClass};
+use db_core::{Call, Fingerprint, Holder, LeaseId, Priority, QueryClass, Tenant};
 use std::{panic::Location, time::Duration};
 use tokio::time::Instant;
 
@@ -12,6 +12,8 @@ pub(crate) struct Caller {
     pub(crate) statement: Option<Fingerprint>,
     pub(crate) class: QueryClass,
     pub(crate) priority: Priority,
+    /// [`Tenant::key`] of the call's tenant.
+    pub(crate) tenant: Option<u64>,
 }
 
 impl From<&Call> for Caller {
@@ -21,14 +23,27 @@ impl From<&Call> for Caller {
             statement: call.statement,
             class: call.class,
             priority: call.priority,
+            tenant: call.tenant.as_ref().map(Tenant::key),
         }
     }
 }
 
+impl Caller {
+    /// With whom it takes turns: callers of its tenant, else of its call site, have one share together.
+    pub(crate) fn flow(&self) -> u64 {
+        self.tenant
+            .or_else(|| self.site.map(|site| std::ptr::from_ref(site).addr() as u64))
+            .unwrap_or_default()
+    }
+}
+
+/// A lease in use.
 #[derive(Clone, Copy)]
-struct Entry {
-    caller: Caller,
-    since: Instant,
+pub(crate) struct Entry {
+    pub(crate) caller: Caller,
+    pub(crate) since: Instant,
+    /// What its flow was charged for it beforehand.
+    pub(crate) charged: Duration,
     serial: u64,
     /// Taken back: the connection is closed when the lease comes back.
     revoked: bool,
@@ -84,21 +99,20 @@ impl Holders {
         self.free.push(slot);
     }
 
-    pub(crate) fn take(&mut self, conn: &Conn, caller: Caller) {
+    pub(crate) fn take(&mut self, conn: &Conn, caller: Caller, charged: Duration) {
         if let Some(place) = self.place_mut(conn.slot) {
             place.entry = Some(Entry {
                 caller,
                 since: conn.leased,
+                charged,
                 serial: conn.serial,
                 revoked: false,
             });
         }
     }
 
-    pub(crate) fn give_back(&mut self, slot: u32) {
-        if let Some(place) = self.place_mut(slot) {
-            place.entry = None;
-        }
+    pub(crate) fn give_back(&mut self, slot: u32) -> Option<Entry> {
+        self.place_mut(slot)?.entry.take()
     }
 
     /// How a lease that comes back stands.
@@ -133,11 +147,12 @@ impl Holders {
     }
 
     /// Frees the place of a revoked lease, and says how old its connection got.
-    pub(crate) fn write_off(&mut self, lease: LeaseId) -> Option<Duration> {
+    pub(crate) fn write_off(&mut self, lease: LeaseId) -> Option<(Entry, Duration)> {
         self.revoked(lease)?;
+        let entry = *self.entry(lease)?;
         let born = self.place(lease.slot)?.born;
         self.close(lease.slot);
-        Some(born.elapsed())
+        Some((entry, born.elapsed()))
     }
 
     fn place(&self, slot: u32) -> Option<&Place> {

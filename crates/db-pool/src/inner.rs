@@ -95,10 +95,9 @@ impl Drop for Lent {
 impl Shared {
     /// Takes one connection of the budget if there is room.
     pub(crate) fn try_lend(self: &Arc<Self>) -> Option<Lent> {
-        let config = self.config.load();
         let take = || {
             let mut state = self.state.lock();
-            (state.open() < config.max_connections).then(|| {
+            (state.open() < state.room).then(|| {
                 state.stats.lent += 1;
                 state.lending += 1;
                 Lent(Some(self.clone()))

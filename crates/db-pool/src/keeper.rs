@@ -61,13 +61,20 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
     }
 }
 
-/// Lets go of what the budget does not allow any more, and takes back lent places that nobody gave back: those who wait
+/// Serves from what is idle, lets go of what the budget does not allow any more, and takes back lent places that nobody gave back: those who wait
 /// must not wait for the reaper's next round.
-fn tidy(shared: &Shared) {
+fn tidy(shared: &Arc<Shared>) {
     shared.reconcile_lent();
-    if shared.state.lock().open() > shared.config.load().max_connections {
+    let config = shared.config.load();
+    let over = {
+        let mut state = shared.state.lock();
+        state.forget_absent(config.priorities.reserve_for, Instant::now());
+        state.open() > state.room
+    };
+    if over {
         reaper::sweep(shared);
     }
+    shared.serve_idle();
 }
 
 fn start_dials(shared: &Arc<Shared>, dials: &mut JoinSet<Dialled>, failures: u32, not_before: Instant) {

@@ -71,12 +71,17 @@ impl PoolLease {
         }
     }
 
+    /// How long the connection has not been used.
+    pub(crate) fn idle_for(&self) -> Duration {
+        self.conn.as_ref().expect(TAKEN).idle_for(Instant::now())
+    }
+
     /// Takes the connection out of the pool for good; the pool may open another one in its place.
     pub fn detach(mut self) -> PgConnection {
         let conn = self.conn.take().expect(TAKEN);
         {
             let mut state = self.shared.state.lock();
-            if state.end_lease(&conn) != Standing::WrittenOff {
+            if state.end_lease(&conn, None) != Standing::WrittenOff {
                 state.forget(&conn, CloseReason::Detached);
             }
         }

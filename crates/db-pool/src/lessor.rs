@@ -38,9 +38,7 @@ impl Lessor for Pool {
     }
 
     fn is_saturated(&self) -> bool {
-        let config = self.shared.config.load();
-        let state = self.shared.state.lock();
-        state.idle.is_empty() && state.open() >= config.max_connections
+        self.shared.state.lock().is_saturated()
     }
 
     fn revoke(&self, lease: LeaseId) -> bool {
@@ -70,9 +68,8 @@ impl Pool {
     fn write_off(&self, lease: LeaseId) {
         let age = {
             let mut state = self.shared.state.lock();
-            let age = state.holders.write_off(lease);
+            let age = state.write_off(lease);
             if age.is_some() {
-                state.stats.in_use -= 1;
                 state.stats.size -= 1;
                 state.stats.closed[CloseReason::Revoked.index()] += 1;
             }

@@ -17,23 +17,32 @@
 //! ```
 
 mod acquire;
+mod census;
 mod close;
 mod config;
 mod conn;
 mod control;
 mod dial;
+mod forecast;
+mod governor;
 mod holders;
 mod inner;
 mod keeper;
+mod lane;
 mod lease;
 mod lessor;
+mod limit;
+mod limiter;
 mod plans;
 mod pool;
 mod pooler;
+mod priorities;
 mod quarantine;
 mod queue;
 mod reaper;
 mod shared;
+mod shares;
+mod standing;
 mod state;
 mod stats;
 
@@ -41,6 +50,8 @@ pub use close::CloseReport;
 pub use config::{PoolConfig, SessionConfig};
 pub use inner::Lent;
 pub use lease::PoolLease;
+pub use limit::{LimitConfig, LimitPolicy};
 pub use pool::{Pool, PoolBuilder};
 pub use pooler::Pooler;
-pub use stats::PoolStats;
+pub use priorities::{PrioritiesConfig, ShareConfig};
+pub use stats::{PoolStats, PriorityStats};

@@ -4,6 +4,7 @@ use crate::{
     config::{PoolConfig, SessionConfig},
     control::Control,
     dial::Endpoint,
+    governor,
     holders::Caller,
     inner::{self, Lent},
     keeper,
@@ -86,11 +87,12 @@ impl PoolBuilder {
         self.config.validate("pool", &mut checks);
         self.session.validate("session", &mut checks);
         checks.finish()?;
+        let state = Mutex::new(State::new(&self.config, Instant::now()));
         let shared = Arc::new(Shared {
             config: ArcSwap::from_pointee(self.config),
             session: ArcSwap::from_pointee(self.session),
             endpoint: ArcSwap::from_pointee(self.endpoint),
-            state: Mutex::new(State::new()),
+            state,
             observers: self.observers,
             demand: Notify::new(),
             emptied: Notify::new(),
@@ -153,7 +155,7 @@ impl Pool {
     pub fn try_acquire(&self) -> Option<PoolLease> {
         let caller = Caller::from(&Call::here());
         loop {
-            match self.shared.first(caller, false) {
+            match self.shared.first(caller, None, false) {
                 // Its statements are forgotten in quarantine, since nobody waits here.
                 Ok(First::Lease(mut lease) | First::Test(mut lease)) if lease.is_outdated() => {
                     lease.settle(LeaseState::Verify);
@@ -174,13 +176,14 @@ impl Pool {
         if self.shared.runtime.set(runtime.clone()).is_ok() {
             running.push(runtime.spawn(keeper::keep(self.shared.clone())).abort_handle());
             running.push(runtime.spawn(reaper::reap(self.shared.clone())).abort_handle());
+            running.push(runtime.spawn(governor::govern(self.shared.clone())).abort_handle());
             running.push(runtime.spawn(Control::serve(self.shared.clone())).abort_handle());
         }
     }
 
     /// The pool's figures at this moment.
     pub fn stats(&self) -> PoolStats {
-        let mut stats = self.shared.state.lock().snapshot(&self.shared.config.load());
+        let mut stats = self.shared.state.lock().snapshot();
         stats.wait_time = Duration::from_nanos(self.shared.waited_nanos.load(Ordering::Relaxed));
         stats
     }
@@ -208,7 +211,11 @@ impl Pool {
         let mut checks = Checks::default();
         config.validate("pool", &mut checks);
         checks.finish()?;
-        self.shared.config.store(Arc::new(config));
+        {
+            let mut state = self.shared.state.lock();
+            state.configure(&config);
+            self.shared.config.store(Arc::new(config));
+        }
         self.shared.demand.notify_one();
         self.shared.observers.tell(|| Event::Reloaded);
         Ok(())

@@ -1,53 +1,238 @@
-//! Those who wait for a lease, first come first served.
+//! Those who wait for a lease: who is next, who has no chance, who has to go.
+//!
+//! Plain decisions over given instants: no clock, no lock, no I/O in here.
 
-use crate::{holders::Caller, lease::PoolLease};
-use db_core::Error;
-use std::collections::VecDeque;
-use tokio::sync::oneshot;
+use crate::{
+    forecast::Forecast,
+    lane::{Lane, Order, Waiter},
+    standing::Standing,
+};
+use db_core::Priority;
+use std::time::Duration;
+use tokio::time::Instant;
 
-/// What a waiter gets.
-pub(crate) type Grant = Result<PoolLease, Error>;
+/// How long each priority may wait in a queue that stands, as a multiple of the target: the least urgent goes first.
+const PATIENCE: [f64; 4] = [4.0, 2.0, 1.0, 0.5];
+/// A queue is looked through at most once in so long.
+const LOOK: Duration = Duration::from_millis(5);
 
-/// One who waits.
-pub(crate) struct Waiter {
+/// Where a waiter stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ticket {
     pub(crate) id: u64,
-    pub(crate) caller: Caller,
-    pub(crate) grant: oneshot::Sender<Grant>,
+    pub(crate) priority: Priority,
+    pub(crate) flow: u64,
 }
 
-/// A queue in the order of arrival. Its bound is the pool's: it knows whether to refuse or only to count.
-#[derive(Default)]
-pub(crate) struct Queue {
-    waiters: VecDeque<Waiter>,
+/// What is asked of the queue at a free place.
+pub(crate) struct Turn<'a> {
+    pub(crate) now: Instant,
+    /// Whether there is a free place for this priority at all, floors of the others apart.
+    pub(crate) room: &'a dyn Fn(Priority) -> bool,
+    /// Whether this priority is below its ceiling.
+    pub(crate) below_ceiling: &'a dyn Fn(Priority) -> bool,
+    /// Whether this flow may have another lease.
+    pub(crate) may: &'a dyn Fn(u64) -> bool,
+    pub(crate) ageing: Duration,
+}
+
+pub(crate) struct Queue<T> {
+    lanes: [Lane<T>; 4],
+    /// When each priority was last served while it waited, or began to wait.
+    served: [Instant; 4],
+    standing: Standing,
+    looked: Instant,
+    len: usize,
     next: u64,
 }
 
-impl Queue {
-    /// Appends a waiter; the number it gets takes it out again.
-    pub(crate) fn push(&mut self, caller: Caller, grant: oneshot::Sender<Grant>) -> u64 {
-        let id = self.next;
-        self.next += 1;
-        self.waiters.push_back(Waiter { id, caller, grant });
-        id
-    }
-
-    /// The next waiter.
-    pub(crate) fn pop(&mut self) -> Option<Waiter> {
-        self.waiters.pop_front()
-    }
-
-    /// A waiter gave up, or had been served already. Numbers ascend, so finding it is quick.
-    pub(crate) fn leave(&mut self, id: u64) {
-        if let Ok(at) = self.waiters.binary_search_by_key(&id, |waiter| waiter.id) {
-            self.waiters.remove(at);
+impl<T> Queue<T> {
+    pub(crate) fn new(now: Instant) -> Self {
+        Self {
+            lanes: Default::default(),
+            served: [now; 4],
+            standing: Standing::new(now),
+            looked: now,
+            len: 0,
+            next: 0,
         }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.waiters.len()
+        self.len
     }
 
-    pub(crate) fn drain(&mut self) -> VecDeque<Waiter> {
-        std::mem::take(&mut self.waiters)
+    pub(crate) fn waiting(&self, priority: Priority) -> usize {
+        self.lanes[priority.index()].len()
+    }
+
+    /// Whether the queue stands, as it was last judged.
+    pub(crate) fn stands(&self) -> bool {
+        self.standing.stands()
+    }
+
+    /// Those who wait, by priority.
+    pub(crate) fn lengths(&self) -> [usize; 4] {
+        Priority::ALL.map(|priority| self.waiting(priority))
+    }
+
+    /// Those before whom a newcomer would not be served, by priority.
+    pub(crate) fn ahead_of(&self, priority: Priority) -> [usize; 4] {
+        let mut ahead = [0; 4];
+        for other in Priority::ALL {
+            // In a queue that stands the youngest of a priority is its first.
+            if other < priority || (other == priority && !self.standing.stands()) {
+                ahead[other.index()] = self.waiting(other);
+            }
+        }
+        // And itself, or rather the lease that comes free for it.
+        ahead[priority.index()] += 1;
+        ahead
+    }
+
+    /// Appends a waiter.
+    pub(crate) fn push(
+        &mut self,
+        priority: Priority,
+        flow: u64,
+        now: Instant,
+        deadline: Option<Instant>,
+        payload: T,
+    ) -> Ticket {
+        let id = self.next;
+        self.next += 1;
+        if self.len == 0 {
+            self.standing.emptied(now);
+        }
+        let lane = &mut self.lanes[priority.index()];
+        if lane.len() == 0 {
+            self.served[priority.index()] = now;
+        }
+        lane.push(
+            flow,
+            Waiter {
+                id,
+                since: now,
+                deadline,
+                payload,
+            },
+        );
+        self.len += 1;
+        Ticket { id, priority, flow }
+    }
+
+    /// The next one to be served: the most urgent below its ceiling, else the most urgent; before them one that is
+    /// starving.
+    pub(crate) fn pop(&mut self, turn: &Turn<'_>, forecast: &Forecast) -> Option<(Ticket, Waiter<T>)> {
+        let priority = self.choose(turn)?;
+        let order = if self.standing.stands() {
+            Order::Newest
+        } else {
+            Order::Oldest
+        };
+        let lane = &mut self.lanes[priority.index()];
+        let (flow, waiter) = lane.pop(order, forecast.mean(priority), turn.may)?;
+        self.served[priority.index()] = turn.now;
+        self.standing.served();
+        self.took(turn.now);
+        let ticket = Ticket {
+            id: waiter.id,
+            priority,
+            flow,
+        };
+        Some((ticket, waiter))
+    }
+
+    fn choose(&self, turn: &Turn<'_>) -> Option<Priority> {
+        let waits = |priority: Priority| {
+            let lane = &self.lanes[priority.index()];
+            lane.len() > 0 && (turn.room)(priority) && lane.has(turn.may)
+        };
+        let starving = Priority::ALL.into_iter().filter(|priority| {
+            turn.now.saturating_duration_since(self.served[priority.index()]) >= turn.ageing && waits(*priority)
+        });
+        starving
+            .min_by_key(|priority| self.served[priority.index()])
+            .or_else(|| {
+                let mut waiting = Priority::ALL.into_iter().filter(|priority| waits(*priority));
+                let first = waiting.next()?;
+                // It borrows beyond its ceiling only what nobody else below theirs wants.
+                let below = |priority: &Priority| (turn.below_ceiling)(*priority);
+                std::iter::once(first).chain(waiting).find(below).or(Some(first))
+            })
+    }
+
+    /// A waiter gave up, or had been served already.
+    pub(crate) fn leave(&mut self, ticket: Ticket, now: Instant) -> Option<Waiter<T>> {
+        let waiter = self.lanes[ticket.priority.index()].leave(ticket.flow, ticket.id)?;
+        self.standing.left();
+        self.took(now);
+        Some(waiter)
+    }
+
+    /// A lease came back.
+    pub(crate) fn charge(&mut self, priority: Priority, flow: u64, held: Duration, charged: Duration) {
+        self.lanes[priority.index()].charge(flow, held, charged);
+    }
+
+    /// The waiter who must make room for a newcomer: the last of the least urgent below it.
+    pub(crate) fn displace(&mut self, newcomer: Priority, now: Instant) -> Option<(Priority, Waiter<T>)> {
+        let priority = Priority::ALL
+            .into_iter()
+            .rev()
+            .take_while(|priority| *priority > newcomer)
+            .find(|priority| self.waiting(*priority) > 0)?;
+        let waiter = self.lanes[priority.index()].pop_last()?;
+        self.took(now);
+        Some((priority, waiter))
+    }
+
+    /// Judges whether the queue stands; if it does, and is too `long` for those who come, takes out those who have waited
+    /// for longer than their priority may.
+    pub(crate) fn shed(
+        &mut self,
+        now: Instant,
+        long: bool,
+        target: Duration,
+        interval: Duration,
+        out: &mut Vec<(Priority, Waiter<T>)>,
+    ) {
+        if self.len == 0 || now.saturating_duration_since(self.looked) < LOOK {
+            return;
+        }
+        self.looked = now;
+        let Some(oldest) = self.lanes.iter().filter_map(Lane::oldest).min() else {
+            return;
+        };
+        if !self.standing.judge(now, oldest, long, target, interval) || !long {
+            return;
+        }
+        let mut taken = Vec::new();
+        for priority in Priority::ALL.into_iter().rev() {
+            let patience = target.mul_f64(PATIENCE[priority.index()]);
+            if let Some(limit) = now.checked_sub(patience) {
+                self.lanes[priority.index()].take_older(limit, &mut taken);
+            }
+            for waiter in taken.drain(..) {
+                self.took(now);
+                out.push((priority, waiter));
+            }
+        }
+    }
+
+    pub(crate) fn drain(&mut self) -> Vec<Waiter<T>> {
+        self.len = 0;
+        self.lanes.iter_mut().flat_map(Lane::drain).collect()
+    }
+
+    fn took(&mut self, now: Instant) {
+        self.len -= 1;
+        if self.len == 0 {
+            self.standing.emptied(now);
+        }
     }
 }
+
+#[cfg(test)]
+#[path = "queue_tests.rs"]
+mod tests;

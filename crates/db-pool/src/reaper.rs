@@ -37,7 +37,7 @@ pub(crate) fn sweep(shared: &Shared) {
 /// Takes out what is due: from the cold end, and never below the minimum for being idle.
 fn due(state: &mut State, config: &PoolConfig, now: Instant) -> Vec<(Box<Conn>, CloseReason)> {
     let mut spare = state.stats.size.saturating_sub(config.min_connections);
-    let mut over = state.open().saturating_sub(config.max_connections);
+    let mut over = state.open().saturating_sub(state.room);
     let mut due = Vec::new();
     for conn in std::mem::take(&mut state.idle) {
         let reason = if conn.epoch != state.epoch {

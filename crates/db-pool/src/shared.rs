@@ -9,11 +9,11 @@ use crate::{
     lease::PoolLease,
     plans::Plans,
     quarantine::{self, Left},
-    queue::Grant,
-    state::{Checkin, Checkout, Phase, State},
+    queue::Ticket,
+    state::{Ask, Checkin, Checkout, Grant, Phase, Refusal, State, Told},
 };
 use arc_swap::ArcSwap;
-use db_core::{AcquireError, AcquireFailure, CloseReason, ConnectFailure, Error, Event, Observers, config::Mode};
+use db_core::{AcquireError, AcquireFailure, CloseReason, ConnectFailure, Error, Event, Observers};
 use parking_lot::Mutex;
 use sqlx::{Connection, PgPool};
 use std::{
@@ -51,29 +51,34 @@ pub(crate) struct Shared {
 pub(crate) enum First {
     Lease(PoolLease),
     Test(PoolLease),
-    Wait(u64, oneshot::Receiver<Grant>),
+    Wait(Ticket, oneshot::Receiver<Grant>),
     /// Nothing idle, and the caller did not want to wait.
     Nothing,
 }
 
 impl Shared {
     /// The hottest lease, or a place in the queue.
-    pub(crate) fn first(self: &Arc<Self>, caller: Caller, wait: bool) -> Result<First, Error> {
+    pub(crate) fn first(
+        self: &Arc<Self>,
+        caller: Caller,
+        deadline: Option<Instant>,
+        wait: bool,
+    ) -> Result<First, Error> {
         let config = self.config.load();
         let now = Instant::now();
-        let mut ended = Vec::new();
+        let (mut ended, mut told) = (Vec::new(), Told::new());
         let first = {
             let mut state = self.state.lock();
             if state.phase == Phase::Closed {
-                Err(state.explain(AcquireFailure::Closed, Duration::ZERO, &config, now))
+                Err(state.explain(AcquireFailure::Closed, Duration::ZERO, now))
             } else {
                 match state.checkout(&config, caller, now, &mut ended) {
                     Checkout::Ready(conn) => Ok((First::Lease(PoolLease::new(self, conn)), false)),
                     Checkout::Test(conn) => Ok((First::Test(PoolLease::new(self, conn)), false)),
                     Checkout::None if wait => {
                         // The keeper is woken only where it could do something.
-                        let grow = state.open() < config.max_connections;
-                        self.enqueue(&mut state, &config, caller, now)
+                        let grow = state.open() < state.room;
+                        self.enqueue(&mut state, &config, caller, deadline, now, &mut told)
                             .map(|place| (place, grow))
                     }
                     Checkout::None => Ok((First::Nothing, false)),
@@ -86,6 +91,7 @@ impl Shared {
         if let Ok((_, true)) = first {
             self.demand.notify_one();
         }
+        self.send_away(told);
         first
             .map(|(first, _)| first)
             .map_err(|error| self.failed(caller, error))
@@ -96,27 +102,30 @@ impl Shared {
         state: &mut State,
         config: &PoolConfig,
         caller: Caller,
+        deadline: Option<Instant>,
         now: Instant,
+        told: &mut Told,
     ) -> Result<First, AcquireError> {
-        if state.queue.len() >= config.max_waiting as usize {
-            match config.admission {
-                Mode::Enforce => {
-                    state.stats.refused += 1;
-                    return Err(state.explain(AcquireFailure::QueueFull, Duration::ZERO, config, now));
-                }
-                Mode::Observe => {
-                    state.stats.refused += 1;
-                    self.observers.tell(|| Event::WouldRefuse {
-                        failure: AcquireFailure::QueueFull,
-                        priority: caller.priority,
-                    });
-                }
-                Mode::Off => {}
-            }
-        }
         let (grant, granted) = oneshot::channel();
-        state.stats.waits += 1;
-        Ok(First::Wait(state.queue.push(caller, grant), granted))
+        let ticket = match state.enqueue(Ask { caller, grant }, deadline, config, now, told) {
+            Ok(ticket) => ticket,
+            Err(Refusal::Refused(error)) => return Err(*error),
+            Err(Refusal::WouldRefuse(failure, ticket)) => {
+                self.observers.tell(|| Event::WouldRefuse {
+                    failure,
+                    priority: caller.priority,
+                });
+                ticket
+            }
+        };
+        Ok(First::Wait(ticket, granted))
+    }
+
+    /// Answers those who get nothing.
+    pub(crate) fn send_away(&self, told: Told) {
+        for (ask, error) in told {
+            drop(ask.grant.send(Err(self.failed(ask.caller, error))));
+        }
     }
 
     /// Tells the observers about a caller that got nothing.
@@ -133,24 +142,40 @@ impl Shared {
     /// A clean lease comes back. Never waits.
     pub(crate) fn checkin(self: &Arc<Self>, mut conn: Box<Conn>, now: Instant) {
         conn.last_used = now;
-        let standing = self.state.lock().end_lease(&conn);
-        match standing {
-            Standing::Held => self.offer(conn, now),
-            Standing::Revoked => self.forget(conn, CloseReason::Revoked),
-            Standing::WrittenOff => {}
-        }
-    }
-
-    /// A connection that nobody holds: to the next waiter, the hot set, or out.
-    pub(crate) fn offer(self: &Arc<Self>, conn: Box<Conn>, now: Instant) {
+        let mut told = Told::new();
         let next = {
             let config = self.config.load();
-            self.state.lock().checkin(conn, &config, now)
+            let mut state = self.state.lock();
+            match state.end_lease(&conn, Some(now)) {
+                Standing::Held => state.checkin(conn, &config, now, &mut told),
+                Standing::Revoked => {
+                    state.forget(&conn, CloseReason::Revoked);
+                    Checkin::Discard(conn, CloseReason::Revoked)
+                }
+                Standing::WrittenOff => return,
+            }
         };
+        self.go_on(next, told);
+    }
+
+    /// A connection that nobody holds: to the next waiter, the hot set, or out. Whether it went somewhere.
+    pub(crate) fn offer(self: &Arc<Self>, conn: Box<Conn>, now: Instant) -> bool {
+        let mut told = Told::new();
+        let next = {
+            let config = self.config.load();
+            self.state.lock().checkin(conn, &config, now, &mut told)
+        };
+        let went = !matches!(next, Checkin::Kept);
+        self.go_on(next, told);
+        went
+    }
+
+    fn go_on(self: &Arc<Self>, next: Checkin, told: Told) {
+        self.send_away(told);
         match next {
             Checkin::Kept => {}
             // A waiter that has just left drops the lease, which comes back here for the next one.
-            Checkin::Serve(waiter, conn) => drop(waiter.grant.send(Ok(PoolLease::new(self, conn)))),
+            Checkin::Serve(ask, conn) => drop(ask.grant.send(Ok(PoolLease::new(self, conn)))),
             Checkin::Discard(conn, reason) => {
                 self.part(conn, reason);
                 self.demand.notify_one();
@@ -158,9 +183,27 @@ impl Shared {
         }
     }
 
+    /// Serves those who wait from what is idle: a limit was raised, a floor is no longer held back, or those whom it was
+    /// held for have gone.
+    pub(crate) fn serve_idle(self: &Arc<Self>) {
+        let now = Instant::now();
+        loop {
+            let conn = {
+                let mut state = self.state.lock();
+                if state.queue.len() == 0 {
+                    return;
+                }
+                state.idle.pop()
+            };
+            if !conn.is_some_and(|conn| self.offer(conn, now)) {
+                return;
+            }
+        }
+    }
+
     /// A lease that must not be used again.
     pub(crate) fn discard(&self, conn: Box<Conn>, reason: CloseReason) {
-        let standing = self.state.lock().end_lease(&conn);
+        let standing = self.state.lock().end_lease(&conn, None);
         match standing {
             Standing::Held => self.forget(conn, reason),
             Standing::Revoked => self.forget(conn, CloseReason::Revoked),
@@ -205,7 +248,7 @@ impl Shared {
                 drop(state);
                 return self.discard(conn, CloseReason::Revoked);
             }
-            state.end_lease(&conn);
+            state.end_lease(&conn, None);
             state.stats.quarantined += 1;
         }
         // A runtime that is shutting down drops the task, and with it the patient, which puts the accounts right.
@@ -239,27 +282,24 @@ impl Shared {
             state.stats.connect_failures += 1;
             state.failure = Some(failure.clone());
             let hopeless = !failure.is_transient() && state.stats.size == 0;
-            if hopeless {
-                state.queue.drain()
-            } else {
-                Default::default()
-            }
-            .into_iter()
-            .map(|waiter| {
-                let mut error = state.explain(failure.failure, Duration::ZERO, &config, now);
-                error.cause = Some(failure.clone());
-                (waiter, error)
-            })
-            .collect::<Vec<_>>()
+            let waiters = if hopeless { state.queue.drain() } else { Vec::new() };
+            waiters
+                .into_iter()
+                .map(|waiter| {
+                    let mut error = state.explain(failure.failure, Duration::ZERO, now);
+                    error.cause = Some(failure.clone());
+                    (waiter.payload, error)
+                })
+                .collect::<Told>()
         };
+        if failure.failure == AcquireFailure::TooManyConnections {
+            self.no_room(&config);
+        }
         self.observers.tell(|| Event::ConnectFailed {
             failure: failure.failure,
             message: failure.source.to_string().into(),
             retry_in,
         });
-        for (waiter, error) in told {
-            let caller = waiter.caller;
-            drop(waiter.grant.send(Err(self.failed(caller, error))));
-        }
+        self.send_away(told);
     }
 }

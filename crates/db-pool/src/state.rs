@@ -3,13 +3,20 @@
 use crate::{
     config::PoolConfig,
     conn::Conn,
-    holders::{Caller, Holders, Standing},
-    queue::{Queue, Waiter},
+    forecast::Forecast,
+    governor,
+    holders::{Caller, Entry, Holders, Standing},
+    lane::Waiter,
+    lease::PoolLease,
+    queue::{Queue, Ticket, Turn},
+    shares::{Present, Shares},
     stats::PoolStats,
 };
-use db_core::{AcquireError, AcquireFailure, CloseReason, ConnectFailure};
-use std::{sync::Arc, time::Duration};
-use tokio::time::Instant;
+use db_core::{
+    AcquireError, AcquireFailure, CloseReason, ConnectFailure, Error, LeaseId, Priority, ShedReason, config::Mode,
+};
+use std::{collections::HashMap, sync::Arc, time::Duration};
+use tokio::{sync::oneshot, time::Instant};
 
 /// The most holders that an error names.
 const HOLDERS_NAMED: usize = 5;
@@ -21,24 +28,47 @@ pub(crate) enum Phase {
     Closed,
 }
 
+/// What a waiter gets.
+pub(crate) type Grant = Result<PoolLease, Error>;
+
+/// What a waiter brings along.
+pub(crate) struct Ask {
+    pub(crate) caller: Caller,
+    pub(crate) grant: oneshot::Sender<Grant>,
+}
+
+/// Those who have to be told that they get nothing, once the lock is released.
+pub(crate) type Told = Vec<(Ask, AcquireError)>;
+
 /// What a caller finds.
 pub(crate) enum Checkout {
     /// A connection that was in use a moment ago.
     Ready(Box<Conn>),
     /// A connection that was idle long enough to be tested first.
     Test(Box<Conn>),
-    /// Nothing idle.
+    /// Nothing idle, or it is not this caller's turn.
     None,
 }
 
 /// What becomes of a connection that comes back.
 pub(crate) enum Checkin {
     /// Straight to the next waiter.
-    Serve(Waiter, Box<Conn>),
+    Serve(Ask, Box<Conn>),
     /// Into the hot set.
     Kept,
     /// Out of the pool.
     Discard(Box<Conn>, CloseReason),
+}
+
+/// What the limit is judged by. Counters.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Load {
+    /// Leases that came back.
+    pub(crate) completed: u64,
+    /// Nanoseconds that they were held.
+    pub(crate) held: u64,
+    /// Leases that went straight to somebody who waited.
+    pub(crate) handed: u64,
 }
 
 pub(crate) struct State {
@@ -46,7 +76,7 @@ pub(crate) struct State {
     /// Oldest first: the hot end is the back, so that an unneeded connection sinks and ages out.
     #[expect(clippy::vec_box, reason = "a connection moves between holders as a pointer")]
     pub(crate) idle: Vec<Box<Conn>>,
-    pub(crate) queue: Queue,
+    pub(crate) queue: Queue<Ask>,
     pub(crate) holders: Holders,
     /// The last failed attempt to connect, until one succeeds.
     pub(crate) failure: Option<Arc<ConnectFailure>>,
@@ -55,20 +85,75 @@ pub(crate) struct State {
     /// Those of the lent places whose holders have not got their connection from the inner pool yet.
     pub(crate) lending: u32,
     pub(crate) stats: PoolStats,
+    /// The most leases that may be in use: the target, within the room.
+    pub(crate) limit: u32,
+    /// What the policy wants.
+    pub(crate) target: u32,
+    /// The most connections that may be open.
+    pub(crate) room: u32,
+    pub(crate) forecast: Forecast,
+    pub(crate) load: Load,
+    shares: Shares,
+    /// Leases in use, by priority.
+    used: [u32; 4],
+    present: Present,
+    /// When each priority asked last.
+    asked: [Instant; 4],
+    /// Leases in use by tenant; only of tenants that have some.
+    tenants: HashMap<u64, u32, foldhash::fast::FixedState>,
+    tenant_ceiling: u32,
 }
 
 impl State {
-    pub(crate) fn new() -> Self {
-        Self {
+    pub(crate) fn new(config: &PoolConfig, now: Instant) -> Self {
+        let mut state = Self {
             phase: Phase::Open,
             idle: Vec::new(),
-            queue: Queue::default(),
+            queue: Queue::new(now),
             holders: Holders::default(),
             failure: None,
             epoch: 0,
             lending: 0,
             stats: PoolStats::default(),
+            limit: 0,
+            target: config.max_connections,
+            room: governor::START,
+            forecast: Forecast::default(),
+            load: Load::default(),
+            shares: Shares::of(&config.priorities, 1),
+            used: [0; 4],
+            present: Present::default(),
+            asked: [now; 4],
+            tenants: HashMap::default(),
+            tenant_ceiling: 1,
+        };
+        state.configure(config);
+        state
+    }
+
+    /// Other settings. A limit that is found out while running stays what it is, within its new bounds.
+    pub(crate) fn configure(&mut self, config: &PoolConfig) {
+        let max = config.max_connections;
+        if config.limit.mode.enforces() {
+            let bounds = config.limit.min..=config.limit.absolute_max;
+            let target = self.target.clamp(*bounds.start(), *bounds.end());
+            self.resize(config, target, self.room.min(*bounds.end()));
+        } else {
+            self.resize(config, max, max);
         }
+    }
+
+    /// Another limit: floors and ceilings follow.
+    pub(crate) fn resize(&mut self, config: &PoolConfig, target: u32, room: u32) {
+        (self.target, self.room, self.limit) = (target, room, target.min(room));
+        self.shares = Shares::of(&config.priorities, self.limit);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a share of a small number"
+        )]
+        let ceiling = (f64::from(self.limit) * config.tenant_share).ceil() as u32;
+        self.tenant_ceiling = ceiling.max(1);
     }
 
     /// The hottest connection, unless it has outlived its time; those are moved to `ended`.
@@ -79,13 +164,18 @@ impl State {
         now: Instant,
         ended: &mut Vec<(Box<Conn>, CloseReason)>,
     ) -> Checkout {
+        self.present.add(caller.priority);
+        self.asked[caller.priority.index()] = now;
+        if !self.admits(config, caller) {
+            return Checkout::None;
+        }
         while let Some(mut conn) = self.idle.pop() {
             let reason = if conn.epoch != self.epoch {
                 CloseReason::Epoch
             } else if conn.expired(now) {
                 CloseReason::Lifetime
             } else {
-                self.lend(&mut conn, caller, now);
+                self.lend(&mut conn, caller, now, Duration::ZERO);
                 return if conn.idle_for(now) > config.validate_after {
                     Checkout::Test(conn)
                 } else {
@@ -98,43 +188,302 @@ impl State {
         Checkout::None
     }
 
-    fn lend(&mut self, conn: &mut Conn, caller: Caller, now: Instant) {
+    /// Whether a caller may have an idle connection right now. First the case of a service that knows no priorities.
+    fn admits(&self, config: &PoolConfig, caller: Caller) -> bool {
+        let (busy, queued) = (self.busy(), self.queue.len());
+        if busy >= self.limit {
+            return false;
+        }
+        if queued == 0 && caller.tenant.is_none() && self.present.only(caller.priority) {
+            return true;
+        }
+        if !config.admission.enforces() {
+            return queued == 0;
+        }
+        self.room_for(caller.priority)
+            && self.queue.waiting(caller.priority) == 0
+            && (queued == 0 || self.below_ceiling(caller.priority))
+            && self.may(caller.flow())
+    }
+
+    /// Leases and what else occupies the server for us.
+    fn busy(&self) -> u32 {
+        self.stats.in_use + self.stats.quarantined + self.stats.lent
+    }
+
+    fn room_for(&self, priority: Priority) -> bool {
+        let free = self.limit.saturating_sub(self.busy());
+        free > self.shares.held_back(priority, &self.used, self.present)
+    }
+
+    fn below_ceiling(&self, priority: Priority) -> bool {
+        self.used[priority.index()] < self.shares.ceilings[priority.index()]
+    }
+
+    fn may(&self, flow: u64) -> bool {
+        self.tenants.get(&flow).is_none_or(|used| *used < self.tenant_ceiling)
+    }
+
+    fn lend(&mut self, conn: &mut Conn, caller: Caller, now: Instant, charged: Duration) {
         self.stats.acquires += 1;
         self.stats.in_use += 1;
         conn.serial = self.stats.acquires;
         conn.leased = now;
-        self.holders.take(conn, caller);
+        self.holders.take(conn, caller, charged);
+        self.used[caller.priority.index()] += 1;
+        if let Some(tenant) = caller.tenant {
+            *self.tenants.entry(tenant).or_default() += 1;
+        }
     }
 
-    /// A lease ends. One that was written off is in no account any more.
-    pub(crate) fn end_lease(&mut self, conn: &Conn) -> Standing {
+    /// A lease ends. One that was written off is in no account any more. With `used` the time of its use is a
+    /// measurement.
+    pub(crate) fn end_lease(&mut self, conn: &Conn, used: Option<Instant>) -> Standing {
         let standing = self.holders.standing(conn);
-        if standing != Standing::WrittenOff {
-            self.stats.in_use -= 1;
-            self.holders.give_back(conn.slot);
+        if standing != Standing::WrittenOff
+            && let Some(entry) = self.holders.give_back(conn.slot)
+        {
+            self.release(&entry);
+            if let (Standing::Held, Some(now)) = (standing, used) {
+                let held = now.saturating_duration_since(entry.since);
+                let caller = entry.caller;
+                self.forecast.observe(caller.priority, held);
+                self.load.completed += 1;
+                self.load.held += u64::try_from(held.as_nanos()).unwrap_or(u64::MAX);
+                if self.queue.len() > 0 {
+                    self.queue.charge(caller.priority, caller.flow(), held, entry.charged);
+                }
+            }
         }
         standing
     }
 
-    /// A lease that is clean comes back, or a new connection arrives.
-    pub(crate) fn checkin(&mut self, mut conn: Box<Conn>, config: &PoolConfig, now: Instant) -> Checkin {
+    /// Frees the place of a revoked lease, and says how old its connection got.
+    pub(crate) fn write_off(&mut self, lease: LeaseId) -> Option<Duration> {
+        let (entry, age) = self.holders.write_off(lease)?;
+        self.release(&entry);
+        Some(age)
+    }
+
+    fn release(&mut self, entry: &Entry) {
+        self.stats.in_use -= 1;
+        self.used[entry.caller.priority.index()] -= 1;
+        if let Some(tenant) = entry.caller.tenant
+            && let Some(count) = self.tenants.get_mut(&tenant)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.tenants.remove(&tenant);
+            }
+        }
+    }
+
+    /// Whether a caller would have to wait, and no connection can be opened for it.
+    pub(crate) fn is_saturated(&self) -> bool {
+        self.idle.is_empty() && self.open() >= self.room
+    }
+
+    /// A connection comes back clean, or arrives. Those who are shed on this occasion are added to `told`.
+    pub(crate) fn checkin(
+        &mut self,
+        mut conn: Box<Conn>,
+        config: &PoolConfig,
+        now: Instant,
+        told: &mut Told,
+    ) -> Checkin {
         let reason = if self.phase == Phase::Closed {
             CloseReason::Closed
         } else if conn.epoch != self.epoch {
             CloseReason::Epoch
         } else if conn.expired(now) {
             CloseReason::Lifetime
-        } else if self.open() > config.max_connections {
+        } else if self.open() > self.room {
             CloseReason::Shrunk
-        } else if let Some(waiter) = self.queue.pop() {
-            self.lend(&mut conn, waiter.caller, now);
-            return Checkin::Serve(waiter, conn);
+        } else if let Some((ticket, waiter)) = self.next(config, now, told) {
+            let charged = self.forecast.mean(ticket.priority);
+            self.load.handed += 1;
+            self.lend(&mut conn, waiter.payload.caller, now, charged);
+            return Checkin::Serve(waiter.payload, conn);
         } else {
             self.idle.push(conn);
             return Checkin::Kept;
         };
         self.forget(&conn, reason);
         Checkin::Discard(conn, reason)
+    }
+
+    /// Whose turn it is, if anybody's.
+    fn next(&mut self, config: &PoolConfig, now: Instant, told: &mut Told) -> Option<(Ticket, Waiter<Ask>)> {
+        if self.queue.len() == 0 || self.busy() >= self.limit {
+            return None;
+        }
+        if !config.admission.enforces() {
+            let turn = Turn {
+                now,
+                room: &|_| true,
+                below_ceiling: &|_| true,
+                may: &|_| true,
+                ageing: Duration::MAX,
+            };
+            return self.queue.pop(&turn, &self.forecast);
+        }
+        self.shed(config, now, told);
+        loop {
+            let Self {
+                queue,
+                forecast,
+                shares,
+                used,
+                present,
+                tenants,
+                stats,
+                ..
+            } = self;
+            let free = self.limit.saturating_sub(stats.in_use + stats.quarantined + stats.lent);
+            let turn = Turn {
+                now,
+                room: &|priority| free > shares.held_back(priority, used, *present),
+                below_ceiling: &|priority| used[priority.index()] < shares.ceilings[priority.index()],
+                may: &|flow| tenants.get(&flow).is_none_or(|used| *used < self.tenant_ceiling),
+                ageing: config.priorities.ageing,
+            };
+            let (ticket, waiter) = queue.pop(&turn, forecast)?;
+            // Most likely it would be cut off half-way, and have cost as much as one that is not.
+            let typical = forecast.typical(ticket.priority).unwrap_or_default();
+            if waiter.deadline.is_some_and(|deadline| deadline < now + typical) {
+                self.send_away(ticket.priority, waiter, ShedReason::Deadline, now, told);
+                continue;
+            }
+            return Some((ticket, waiter));
+        }
+    }
+
+    /// Sends those away who have waited for too long in a queue that stands.
+    fn shed(&mut self, config: &PoolConfig, now: Instant, told: &mut Told) {
+        if self.queue.len() == 0 {
+            return;
+        }
+        let mut out = Vec::new();
+        let long = self.forecast.wait(self.queue.lengths(), self.limit) > config.shed_target;
+        self.queue
+            .shed(now, long, config.shed_target, config.shed_interval, &mut out);
+        for (priority, waiter) in out {
+            self.send_away(priority, waiter, ShedReason::Standing, now, told);
+        }
+    }
+
+    fn send_away(
+        &mut self,
+        priority: Priority,
+        waiter: Waiter<Ask>,
+        reason: ShedReason,
+        now: Instant,
+        told: &mut Told,
+    ) {
+        self.stats.shed[reason.index()] += 1;
+        self.stats.priorities[priority.index()].shed += 1;
+        let waited = now.saturating_duration_since(waiter.since);
+        let mut error = self.explain(AcquireFailure::Shed(reason), waited, now);
+        error.retry_after = Some(self.forecast_wait(priority));
+        told.push((waiter.payload, error));
+    }
+
+    /// A place in the queue, unless there is none or it would be of no use.
+    pub(crate) fn enqueue(
+        &mut self,
+        ask: Ask,
+        deadline: Option<Instant>,
+        config: &PoolConfig,
+        now: Instant,
+        told: &mut Told,
+    ) -> Result<Ticket, Refusal> {
+        let enforce = config.admission.enforces();
+        let caller = ask.caller;
+        let mut would = None;
+        if config.admission != Mode::Off {
+            let refused = self.refusal(caller.priority, deadline, config, now);
+            if let Some((failure, retry_after)) = refused {
+                let displaced = enforce && failure == AcquireFailure::QueueFull && {
+                    let displaced = self.queue.displace(caller.priority, now);
+                    displaced.is_some_and(|(priority, waiter)| {
+                        self.send_away(priority, waiter, ShedReason::Displaced, now, told);
+                        true
+                    })
+                };
+                if !displaced {
+                    match failure {
+                        AcquireFailure::Shed(reason) => self.stats.shed[reason.index()] += 1,
+                        _ => self.stats.refused += 1,
+                    }
+                    if enforce {
+                        self.stats.priorities[caller.priority.index()].shed += 1;
+                        let mut error = self.explain(failure, Duration::ZERO, now);
+                        error.retry_after = Some(retry_after);
+                        return Err(Refusal::Refused(Box::new(error)));
+                    }
+                    would = Some(failure);
+                }
+            }
+        }
+        if enforce {
+            self.shed(config, now, told);
+        }
+        let (lane, flow) = if enforce {
+            (caller.priority, caller.flow())
+        } else {
+            (Priority::Normal, 0)
+        };
+        self.stats.waits += 1;
+        self.stats.priorities[caller.priority.index()].waits += 1;
+        let ticket = self.queue.push(lane, flow, now, deadline, ask);
+        match would {
+            Some(failure) => Err(Refusal::WouldRefuse(failure, ticket)),
+            None => Ok(ticket),
+        }
+    }
+
+    /// Why a newcomer has no chance, and when it would have.
+    fn refusal(
+        &self,
+        priority: Priority,
+        deadline: Option<Instant>,
+        config: &PoolConfig,
+        now: Instant,
+    ) -> Option<(AcquireFailure, Duration)> {
+        let wait = self.forecast_wait(priority);
+        if self.queue.len() >= config.max_waiting as usize {
+            return Some((AcquireFailure::QueueFull, wait));
+        }
+        // Before there is a connection, and for as long as none can be opened, nothing is known of the wait.
+        self.forecast.typical(priority)?;
+        if self.failure.is_some() || self.stats.size == 0 {
+            return None;
+        }
+        let late = deadline.is_some_and(|deadline| {
+            let left = deadline.saturating_duration_since(now);
+            self.forecast.is_late(priority, wait, left)
+        });
+        (late || wait > config.acquire_timeout).then_some((AcquireFailure::Shed(ShedReason::Deadline), wait))
+    }
+
+    /// How long a newcomer of this priority would wait.
+    fn forecast_wait(&self, priority: Priority) -> Duration {
+        let held_back = self.shares.held_back(priority, &self.used, self.present);
+        self.forecast
+            .wait(self.queue.ahead_of(priority), self.limit.saturating_sub(held_back))
+    }
+
+    /// Priorities that have not asked for a while hold nothing back any more. Whether any went.
+    pub(crate) fn forget_absent(&mut self, reserve_for: Duration, now: Instant) -> bool {
+        let before = self.present;
+        for priority in Priority::ALL {
+            let index = priority.index();
+            let idle = self.used[index] == 0 && self.queue.waiting(priority) == 0;
+            if idle && now.saturating_duration_since(self.asked[index]) > reserve_for {
+                self.present.remove(priority);
+            }
+        }
+        before != self.present
     }
 
     /// A connection leaves the pool.
@@ -158,38 +507,54 @@ impl State {
         let demand = waiting
             .max(config.min_connections.saturating_sub(self.stats.size))
             .saturating_sub(self.stats.dialing);
-        demand.min(config.max_connections.saturating_sub(self.open()))
+        demand.min(self.room.saturating_sub(self.open()))
     }
 
     /// The error for a caller that got nothing, with all that explains it.
-    pub(crate) fn explain(
-        &self,
-        failure: AcquireFailure,
-        waited: Duration,
-        config: &PoolConfig,
-        now: Instant,
-    ) -> AcquireError {
+    pub(crate) fn explain(&self, failure: AcquireFailure, waited: Duration, now: Instant) -> AcquireError {
         let mut error = AcquireError::new(failure, waited);
         error.size = self.stats.size;
-        error.max = config.max_connections;
+        error.max = self.room;
         error.waiting = u32::try_from(self.queue.len()).unwrap_or(u32::MAX);
         // A pool that could not grow is not exhausted: the reason is why it could not.
         if failure == AcquireFailure::TimedOut
-            && self.stats.size + self.stats.lent < config.max_connections
+            && self.stats.size + self.stats.lent < self.room
             && let Some(cause) = &self.failure
         {
             error.failure = cause.failure;
             error.cause = Some(cause.clone());
         }
-        error.holders = self.holders.longest(now, HOLDERS_NAMED);
+        // In an overload many are sent away in a moment: that must be cheap, and who holds the leases is not the reason.
+        if !matches!(failure, AcquireFailure::Shed(_)) {
+            error.holders = self.holders.longest(now, HOLDERS_NAMED);
+        }
         error
     }
 
-    pub(crate) fn snapshot(&self, config: &PoolConfig) -> PoolStats {
+    pub(crate) fn snapshot(&self) -> PoolStats {
         let mut stats = self.stats.clone();
         stats.idle = u32::try_from(self.idle.len()).unwrap_or(u32::MAX);
         stats.waiting = u32::try_from(self.queue.len()).unwrap_or(u32::MAX);
-        stats.max = config.max_connections;
+        stats.max = self.room;
+        stats.limit = self.limit;
+        stats.standing = self.queue.stands();
+        stats.unlent_floors = self.shares.unlent(&self.used, self.present);
+        for priority in Priority::ALL {
+            let index = priority.index();
+            let of = &mut stats.priorities[index];
+            of.in_use = self.used[index];
+            of.waiting = u32::try_from(self.queue.waiting(priority)).unwrap_or(u32::MAX);
+            of.floor = self.shares.floors[index];
+            of.ceiling = self.shares.ceilings[index];
+        }
         stats
     }
+}
+
+/// What enqueuing came to, other than a place without more ado.
+pub(crate) enum Refusal {
+    /// No place.
+    Refused(Box<AcquireError>),
+    /// A place, though it would have been refused if admission were enforced.
+    WouldRefuse(AcquireFailure, Ticket),
 }

@@ -1,7 +1,25 @@
 //! The pool's figures.
 
-use db_core::CloseReason;
+use db_core::{CloseReason, Priority, ShedReason};
 use std::{fmt, time::Duration};
+
+/// The figures of one priority.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PriorityStats {
+    /// Leases held by its callers.
+    pub in_use: u32,
+    /// Its callers that wait.
+    pub waiting: u32,
+    /// Connections that the others leave free for it, scaled to the limit in force.
+    pub floor: u32,
+    /// Connections that it uses at most while others wait, scaled to the limit in force.
+    pub ceiling: u32,
+    /// Its callers that had to wait.
+    pub waits: u64,
+    /// Its callers that were refused or shed.
+    pub shed: u64,
+}
 
 /// A consistent snapshot of one pool. Counters run since the pool was made.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -23,6 +41,12 @@ pub struct PoolStats {
     pub waiting: u32,
     /// The most connections that may be open.
     pub max: u32,
+    /// The most leases that may be in use at this moment.
+    pub limit: u32,
+    /// Whether the queue stands: it serves those who came last first, and sheds those who have waited for too long.
+    pub standing: bool,
+    /// Places that are kept free for priorities that have asked lately.
+    pub unlent_floors: u32,
     /// Leases handed out.
     pub acquires: u64,
     /// Leases that were waited for.
@@ -33,6 +57,10 @@ pub struct PoolStats {
     pub timeouts: u64,
     /// Callers that were refused because the queue was full.
     pub refused: u64,
+    /// Callers that were shed, by [`ShedReason::index`].
+    pub shed: [u64; ShedReason::ALL.len()],
+    /// By [`Priority::index`].
+    pub priorities: [PriorityStats; Priority::ALL.len()],
     /// Connections opened.
     pub connects: u64,
     /// Attempts to open one that failed.
@@ -50,6 +78,16 @@ impl PoolStats {
     pub fn closed_for(&self, reason: CloseReason) -> u64 {
         self.closed[reason.index()]
     }
+
+    /// Callers shed for one reason.
+    pub fn shed_for(&self, reason: ShedReason) -> u64 {
+        self.shed[reason.index()]
+    }
+
+    /// The figures of one priority.
+    pub fn of(&self, priority: Priority) -> PriorityStats {
+        self.priorities[priority.index()]
+    }
 }
 
 impl fmt::Debug for PoolStats {
@@ -63,6 +101,8 @@ impl fmt::Debug for PoolStats {
             .field("lent", &self.lent)
             .field("waiting", &self.waiting)
             .field("max", &self.max)
+            .field("limit", &self.limit)
+            .field("shed", &self.shed)
             .field("acquires", &self.acquires)
             .field("waits", &self.waits)
             .field("wait_time", &self.wait_time)

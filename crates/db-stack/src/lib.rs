@@ -49,13 +49,15 @@ pub use config::DbConfig;
 pub use db::Db;
 pub use db_core::{
     AcquireError, AcquireFailure, Call, CloseReason, ConnectFailure, Error, Event, Holder, LeaseCause, LeaseRevoked,
-    NeedsSession, Observer, Priority, QueryClass, Result, Sent, ServerError, Session, SessionState, SqlState,
-    SqlStateClass, StatementFacts, StatementKind, Suspect, TransactionAborted, TransactionState,
+    NeedsSession, Observer, Priority, QueryClass, Result, Sent, ServerError, Session, SessionState, ShedReason,
+    SqlState, SqlStateClass, StatementFacts, StatementKind, Suspect, TransactionAborted, TransactionState,
     config::{InvalidConfig, InvalidKey, Mode},
 };
 pub use db_leak::{LeakCounts, Leases, OpenLease, SiteUsage, UseTimes};
 pub use db_metrics::{Meter, Server};
-pub use db_pool::{CloseReport, PoolConfig, PoolStats, Pooler, SessionConfig};
+pub use db_pool::{
+    CloseReport, PoolConfig, PoolStats, Pooler, PrioritiesConfig, PriorityStats, SessionConfig, ShareConfig,
+};
 pub use db_retry::{CauseStats, Durations, RetryBudget, RetryStats, TransactionStats};
 pub use db_timeout::{ClassLimits, TimeoutStats};
 pub use events::Events;

@@ -34,11 +34,11 @@ const STAINS: &[(&str, &str)] = &[
     ("LISTEN stain", "SELECT count(*)::text FROM pg_listening_channels()"),
     (
         "SELECT pg_advisory_lock(4711)",
-        "SELECT count(*)::text FROM pg_locks WHERE locktype = 'advisory'",
+        "SELECT count(*)::text FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()",
     ),
     (
         "SELECT pg_try_advisory_lock(4711)",
-        "SELECT count(*)::text FROM pg_locks WHERE locktype = 'advisory'",
+        "SELECT count(*)::text FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()",
     ),
     (
         "DECLARE stain CURSOR WITH HOLD FOR SELECT 1",

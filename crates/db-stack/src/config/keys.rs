@@ -43,7 +43,29 @@ pub const KEYS: &[KeyDoc] = keys! {
     Duration "pool.quarantine_timeout" = "1s", "1ms..=1h": "How long making one lease clean may take.";
     Duration "pool.drain_timeout" = "20s", "0s..=1h": "How long `close()` waits for leases that are out.";
     Duration "pool.slow_acquire" = "100ms", "0s..=1h": "A longer wait for a lease is an event.";
-    Mode "pool.admission" = "enforce", "off, observe or enforce": "What `max_waiting` does; `off`: the queue is unbounded.";
+    Mode "pool.admission" = "enforce", "off, observe or enforce":
+        "What priorities, deadlines and `max_waiting` do; `off`: first come first served, without a bound.";
+    Duration "pool.shed_target" = "500ms", "1ms..=1h": "A queue in which somebody waits for longer may be standing.";
+    Duration "pool.shed_interval" = "500ms", "1ms..=1h": "It stands when it was not empty for so long; then callers are shed.";
+    Number "pool.tenant_share" = "0.5", "0.001..=1": "The share of the connections that one tenant may use at once.";
+    Integer "pool.priorities.critical.floor" = "3", "0..=ceiling": "Connections left free for it; scaled to the budget.";
+    Integer "pool.priorities.critical.ceiling" = "10", "1..=10000": "Connections it uses while others wait.";
+    Integer "pool.priorities.high.floor" = "5", "0..=ceiling": "Connections left free for it; scaled to the budget.";
+    Integer "pool.priorities.high.ceiling" = "20", "1..=10000": "Connections it uses while others wait.";
+    Integer "pool.priorities.normal.floor" = "5", "0..=ceiling": "Connections left free for it; scaled to the budget.";
+    Integer "pool.priorities.normal.ceiling" = "30", "1..=10000": "Connections it uses while others wait.";
+    Integer "pool.priorities.background.floor" = "2", "0..=ceiling": "Connections left free for it; scaled to the budget.";
+    Integer "pool.priorities.background.ceiling" = "10", "1..=10000": "Connections it uses while others wait.";
+    Mode "pool.limit.mode" = "off", "off, observe or enforce": "Finds out how many leases may be in use; `off`: `max_connections`.";
+    Word "pool.limit.policy" = "gradient", "gradient or utilization": "By throughput, or by the report's rule.";
+    Integer "pool.limit.min" = "2", "1..=absolute_max": "The limit is never lower.";
+    Integer "pool.limit.absolute_max" = "100", "1..=10000": "The limit is never higher.";
+    Duration "pool.limit.window" = "500ms", "10ms..=1h": "How long the throughput at one limit is measured.";
+    Number "pool.limit.target_utilization" = "0.7", "0.3..=1": "For `utilization`: the limit grows above it.";
+    Duration "pool.limit.scale_interval" = "1m", "10ms..=1h": "For `utilization`: how often it is looked at.";
+    Duration "pool.limit.census_interval" = "1s", "10ms..=1h": "How often the server is asked what it has free.";
+    Duration "pool.priorities.ageing" = "1s", "1ms..=1h": "A priority that waits and was not served for so long goes first, once.";
+    Duration "pool.priorities.reserve_for" = "10s", "1ms..=1h": "How long a floor is held back after its last call.";
 
     Text "session.application_name" = "db-stack", "at most 63 bytes, no control characters": "The name in `pg_stat_activity`.";
     DurationOrOff "session.statement_timeout" = "2m 10s", "1ms..=2147483647ms": "The server ends a statement that runs longer.";

@@ -116,6 +116,25 @@ fn every_rule_names_key_value_and_range() {
         ("pool.quarantine_timeout", "0s", "0s", hour),
         ("pool.drain_timeout", "2h", "2h", from_zero),
         ("pool.slow_acquire", "2h", "2h", from_zero),
+        ("pool.shed_target", "0s", "0s", hour),
+        ("pool.shed_interval", "2h", "2h", hour),
+        ("pool.tenant_share", "0", "0", "0.001..=1"),
+        ("pool.priorities.critical.floor", "11", "11", "0..=10"),
+        ("pool.priorities.critical.ceiling", "10001", "10001", "1..=10000"),
+        ("pool.priorities.high.floor", "21", "21", "0..=20"),
+        ("pool.priorities.high.ceiling", "10001", "10001", "1..=10000"),
+        ("pool.priorities.normal.floor", "31", "31", "0..=30"),
+        ("pool.priorities.normal.ceiling", "10001", "10001", "1..=10000"),
+        ("pool.priorities.background.floor", "11", "11", "0..=10"),
+        ("pool.priorities.background.ceiling", "0", "0", "1..=10000"),
+        ("pool.limit.min", "101", "101", "1..=100"),
+        ("pool.limit.absolute_max", "10001", "10001", "1..=10000"),
+        ("pool.limit.window", "1ms", "1ms", "10ms..=1h"),
+        ("pool.limit.target_utilization", "0.2", "0.2", "0.3..=1"),
+        ("pool.limit.scale_interval", "2h", "2h", "10ms..=1h"),
+        ("pool.limit.census_interval", "2h", "2h", "10ms..=1h"),
+        ("pool.priorities.ageing", "0s", "0s", hour),
+        ("pool.priorities.reserve_for", "0s", "0s", hour),
         (
             "session.application_name",
             "a\0b",
@@ -251,6 +270,7 @@ fn every_rule_names_key_value_and_range() {
         ".table",
         ".arguments",
         ".query_text",
+        ".policy",
     ];
     for key in KEYS
         .iter()

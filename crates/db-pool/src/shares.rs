@@ -1,0 +1,128 @@
+//! How one budget of connections is shared by the priorities: floors that are held back, ceilings while others wait.
+
+use crate::priorities::PrioritiesConfig;
+use db_core::Priority;
+
+/// Floors and ceilings, scaled to a budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Shares {
+    pub(crate) floors: [u32; 4],
+    pub(crate) ceilings: [u32; 4],
+}
+
+impl Shares {
+    /// The configured numbers where they fit. Floors together take half of the budget at most and leave one place that
+    /// is nobody's; ceilings shrink with a budget below the largest of them.
+    pub(crate) fn of(config: &PrioritiesConfig, budget: u32) -> Self {
+        let all = config.all();
+        let sum: u32 = all.iter().map(|share| share.floor).sum();
+        let largest = all.iter().map(|share| share.ceiling).max().unwrap_or(1).max(1);
+        let floor_scale = scale(f64::from(budget) / 2.0, sum);
+        let ceiling_scale = scale(f64::from(budget), largest);
+        let mut floors = all.map(|share| scaled(share.floor, floor_scale));
+        let ceilings = all.map(|share| scaled(share.ceiling, ceiling_scale).max(1));
+        // Rounding may have given too much: the least urgent gives it back first.
+        while floors.iter().sum::<u32>() > budget.saturating_sub(1) {
+            match floors.iter_mut().rev().find(|floor| **floor > 0) {
+                Some(floor) => *floor -= 1,
+                None => break,
+            }
+        }
+        Self { floors, ceilings }
+    }
+
+    /// How many free places this priority leaves to the others: their floors that are not lent out.
+    pub(crate) fn held_back(&self, from: Priority, used: &[u32; 4], present: Present) -> u32 {
+        if present.only(from) {
+            return 0;
+        }
+        let others = Priority::ALL
+            .into_iter()
+            .filter(|other| *other != from && present.has(*other));
+        others
+            .map(|other| self.floors[other.index()].saturating_sub(used[other.index()]))
+            .sum()
+    }
+
+    /// The floors that nobody has borrowed or used.
+    pub(crate) fn unlent(&self, used: &[u32; 4], present: Present) -> u32 {
+        let present = Priority::ALL.into_iter().filter(|priority| present.has(*priority));
+        present
+            .map(|priority| self.floors[priority.index()].saturating_sub(used[priority.index()]))
+            .sum()
+    }
+}
+
+/// The priorities that have asked lately: the others' floors are not held back, so that a service that never says a
+/// priority loses nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Present(u8);
+
+impl Present {
+    pub(crate) fn add(&mut self, priority: Priority) {
+        self.0 |= 1 << priority.index();
+    }
+
+    pub(crate) fn remove(&mut self, priority: Priority) {
+        self.0 &= !(1 << priority.index());
+    }
+
+    pub(crate) fn has(self, priority: Priority) -> bool {
+        self.0 & (1 << priority.index()) != 0
+    }
+
+    pub(crate) fn only(self, priority: Priority) -> bool {
+        self.0 & !(1 << priority.index()) == 0
+    }
+}
+
+fn scale(budget: f64, asked: u32) -> f64 {
+    (budget / f64::from(asked.max(1))).min(1.0)
+}
+
+fn scaled(number: u32, scale: f64) -> u32 {
+    // Small non-negative numbers.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "within 0..=number"
+    )]
+    let scaled = (f64::from(number) * scale).round() as u32;
+    scaled
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reports_numbers_hold_where_they_fit_and_shrink_where_not() {
+        let config = PrioritiesConfig::default();
+        let at = |budget| Shares::of(&config, budget);
+        assert_eq!(at(70).floors, [3, 5, 5, 2]);
+        assert_eq!(at(70).ceilings, [10, 20, 30, 10]);
+        assert_eq!(at(10).floors, [1, 2, 2, 1]);
+        assert_eq!(at(10).ceilings, [3, 7, 10, 3]);
+        assert_eq!(at(1).floors, [0, 0, 0, 0]);
+        assert_eq!(at(1).ceilings, [1, 1, 1, 1]);
+        for budget in 1..200 {
+            let shares = at(budget);
+            assert!(shares.floors.iter().sum::<u32>() < budget, "{budget}: {shares:?}");
+            assert!(shares.ceilings.iter().all(|ceiling| (1..=budget).contains(ceiling)));
+        }
+    }
+
+    #[test]
+    fn floors_of_the_absent_are_lent_and_of_the_present_held_back() {
+        let shares = Shares::of(&PrioritiesConfig::default(), 10);
+        let mut present = Present::default();
+        present.add(Priority::Normal);
+        assert_eq!(shares.held_back(Priority::Normal, &[0; 4], present), 0);
+        present.add(Priority::Critical);
+        assert_eq!(shares.held_back(Priority::Normal, &[0; 4], present), 1);
+        assert_eq!(shares.held_back(Priority::Normal, &[1, 0, 0, 0], present), 0);
+        assert_eq!(shares.held_back(Priority::Critical, &[0; 4], present), 2);
+        present.remove(Priority::Critical);
+        assert_eq!(shares.held_back(Priority::Normal, &[0; 4], present), 0);
+    }
+}
