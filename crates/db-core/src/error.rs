@@ -6,7 +6,9 @@ mod timeout;
 pub use causal::CausalError;
 pub use timeout::{LimitOrigin, TimeoutError};
 
-use crate::{Fingerprint, LeaseRevoked, NeedsSession, Priority, QueryClass, ShedReason, SqlState, suspect::At};
+use crate::{
+    BreakerOpen, Fingerprint, LeaseRevoked, NeedsSession, Priority, QueryClass, ShedReason, SqlState, suspect::At,
+};
 use sqlx::{
     error::DatabaseError,
     postgres::{PgDatabaseError, PgSeverity},
@@ -41,6 +43,10 @@ pub enum Error {
     /// The call passed its limit; what it had in flight is being cancelled on the server.
     #[error(transparent)]
     Timeout(Box<TimeoutError>),
+
+    /// The endpoint has failed too often: the call was not sent.
+    #[error(transparent)]
+    Breaker(#[from] BreakerOpen),
 
     /// The transaction can't be committed.
     #[error(transparent)]
@@ -429,6 +435,7 @@ impl Error {
             Self::Timeout(_) => io::ErrorKind::TimedOut,
             Self::Revoked(_) => io::ErrorKind::ConnectionAborted,
             Self::NeedsSession(_) => io::ErrorKind::Unsupported,
+            Self::Breaker(_) => io::ErrorKind::ConnectionRefused,
             _ => io::ErrorKind::Other,
         }
     }

@@ -1,8 +1,8 @@
 //! What the layers tell about themselves. No layer knows who listens.
 
 use crate::{
-    AcquireFailure, BanReason, CallReport, Fingerprint, GaveUp, LimitOrigin, LimitReason, Priority, QueryClass,
-    RetryCause, SqlState, Suspect,
+    AcquireFailure, BanReason, BreakerCause, BreakerState, CallReport, Fingerprint, GaveUp, LimitOrigin, LimitReason,
+    Priority, QueryClass, RetryCause, SqlState, Suspect,
 };
 use arc_swap::ArcSwap;
 use std::{
@@ -332,6 +332,59 @@ pub enum Event {
         reason: LimitReason,
         /// False where it is only observed.
         enforced: bool,
+    },
+    /// A circuit breaker changed its state.
+    BreakerChanged {
+        /// From which state.
+        from: BreakerState,
+        /// To which one.
+        to: BreakerState,
+        /// Why it opened, the last time that it did.
+        cause: BreakerCause,
+        /// When it is probed next, where it is open.
+        retry_after: Option<Duration>,
+    },
+    /// In observe mode: a circuit breaker would have opened.
+    BreakerWouldOpen {
+        /// Why.
+        cause: BreakerCause,
+    },
+    /// A circuit breaker refused a call.
+    BreakerRefused {
+        /// In which state.
+        state: BreakerState,
+        /// The class of the call.
+        class: QueryClass,
+    },
+    /// A probe of an endpoint has ended: of an open breaker, or of the monitor.
+    Probed {
+        /// Whether the endpoint answered as it should.
+        ok: bool,
+        /// How long it took.
+        took: Duration,
+        /// Whether it was an open breaker that asked.
+        for_breaker: bool,
+    },
+    /// So many probes of the monitor have failed in a row that somebody should know.
+    HealthAlert {
+        /// How many.
+        failures: u32,
+        /// What the last one said.
+        message: Arc<str>,
+    },
+    /// After an alert a probe of the monitor has succeeded.
+    HealthRecovered {
+        /// How many had failed.
+        failures: u32,
+        /// How long it had been since the first of them.
+        after: Duration,
+    },
+    /// The endpoint is another one now, or the same one anew: connections of before are closed as they come back.
+    EndpointMoved {
+        /// The new epoch.
+        epoch: u64,
+        /// Leases of older epochs that are still out.
+        still_out: u32,
     },
     /// The settings were swapped.
     Reloaded,

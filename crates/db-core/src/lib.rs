@@ -16,6 +16,7 @@
 //! ```
 
 mod alarm;
+mod breaker;
 mod call;
 mod causal;
 pub mod config;
@@ -41,6 +42,7 @@ mod suspect;
 mod tenant;
 
 pub use alarm::Alarm;
+pub use breaker::{BreakerCause, BreakerOpen, BreakerState};
 pub use call::{Call, QueryClass};
 pub use causal::{BanReason, CausalSession, CausalToken, Lsn, NodeId, Seen, Target};
 pub use error::{

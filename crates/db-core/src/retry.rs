@@ -125,6 +125,7 @@ impl Error {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Acquire(acquire) => acquire.retry_after,
+            Self::Breaker(open) => open.retry_after,
             _ => None,
         }
     }

@@ -1,5 +1,6 @@
 //! One open connection and what the pool knows about it.
 
+use crate::moves::Server;
 use db_core::{Attachment, LeaseId, SharedSession};
 use sqlx::PgConnection;
 use std::{sync::Arc, time::Duration};
@@ -15,6 +16,7 @@ pub(crate) struct Backend {
     pub(crate) shared: Option<Arc<SharedSession>>,
     /// Whether it watches the client's socket, which `RESET ALL` undoes.
     pub(crate) watched: bool,
+    pub(crate) server: Server,
 }
 
 /// An open connection.

@@ -3,6 +3,7 @@
 use crate::{
     config::SessionConfig,
     conn::Backend,
+    moves::Server,
     pooler::{self, Mark, Pooler},
 };
 use db_core::SharedSession;
@@ -126,6 +127,7 @@ impl Endpoint {
             started: "".into(),
             shared: Some(shared),
             watched: false,
+            server: Server::behind_pooler(),
         };
         Ok((pg, backend))
     }
@@ -181,8 +183,9 @@ struct SetUp {
 
 /// The session's last set-up step. One trip.
 async fn set_up(pg: &mut PgConnection, session: &SessionConfig, hooks: bool, mark: &Mark) -> sqlx::Result<SetUp> {
-    const WHO: &str =
-        "SELECT pg_backend_pid(), (SELECT backend_start::text FROM pg_stat_get_activity(pg_backend_pid()))";
+    const WHO: &str = "SELECT pg_backend_pid(), \
+        (SELECT backend_start::text FROM pg_stat_get_activity(pg_backend_pid())), \
+        pg_postmaster_start_time()::text, pg_is_in_recovery()";
     // What was set in this session after its start, save for what is set here.
     const HOOKED: &str = "(SELECT string_agg(again, '; ') FROM ( \
         SELECT format('SELECT set_config(%L, %L, false)', name, setting) FROM pg_settings \
@@ -211,17 +214,21 @@ async fn set_up(pg: &mut PgConnection, session: &SessionConfig, hooks: bool, mar
         }
         None => (one_row(pg, who).await?, false),
     };
-    let hooked = row.try_get::<Option<String>, _>(3)?;
+    let hooked = row.try_get::<Option<String>, _>(5)?;
     let backend = Backend {
         watched,
         pid: row.try_get(0)?,
         started: row.try_get::<Option<String>, _>(1)?.unwrap_or_default().into(),
         shared: None,
+        server: Server {
+            started: row.try_get::<String, _>(2)?.into(),
+            standby: row.try_get(3)?,
+        },
     };
     Ok(SetUp {
         backend,
         hooked: hooked.map(Arc::from),
-        arrived: row.try_get(2)?,
+        arrived: row.try_get(4)?,
     })
 }
 

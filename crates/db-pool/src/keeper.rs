@@ -120,7 +120,7 @@ fn back_off(shared: &Shared, failures: u32) -> Duration {
     wait.mul_f64(0.5 + 0.5 * fastrand::f64())
 }
 
-fn warm(shared: &Shared, pg: PgConnection, backend: Backend, epoch: u64) -> Box<Conn> {
+pub(crate) fn warm(shared: &Shared, pg: PgConnection, backend: Backend, epoch: u64) -> Box<Conn> {
     let config = shared.config.load();
     let born = Instant::now();
     Box::new(Conn {

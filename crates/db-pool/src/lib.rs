@@ -17,6 +17,7 @@
 //! ```
 
 mod acquire;
+mod beside;
 mod census;
 mod close;
 mod config;
@@ -33,6 +34,7 @@ mod lease;
 mod lessor;
 mod limit;
 mod limiter;
+mod moves;
 mod plans;
 mod pool;
 mod pooler;
@@ -46,11 +48,13 @@ mod standing;
 mod state;
 mod stats;
 
+pub use beside::Beside;
 pub use close::CloseReport;
 pub use config::{PoolConfig, SessionConfig};
 pub use inner::Lent;
 pub use lease::PoolLease;
 pub use limit::{LimitConfig, LimitPolicy};
+pub use moves::Server;
 pub use pool::{Pool, PoolBuilder};
 pub use pooler::Pooler;
 pub use priorities::{PrioritiesConfig, ShareConfig};

@@ -30,7 +30,12 @@ use std::{
     sync::{Arc, OnceLock, atomic::AtomicU64, atomic::Ordering},
     time::Duration,
 };
-use tokio::{runtime::Handle, sync::Notify, task::AbortHandle, time::Instant};
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, watch},
+    task::AbortHandle,
+    time::Instant,
+};
 
 /// A pool of warm leases. Cheap to clone; the last clone to go closes it.
 #[derive(Clone)]
@@ -97,6 +102,8 @@ impl PoolBuilder {
             demand: Notify::new(),
             emptied: Notify::new(),
             control: Control::default(),
+            epochs: watch::Sender::new(0),
+            reconnecting: tokio::sync::Mutex::default(),
             runtime: OnceLock::new(),
             inner: OnceLock::new(),
             plans: Plans::default(),
@@ -230,8 +237,7 @@ impl Pool {
         }
         self.shared.endpoint.store(Arc::new(endpoint));
         self.shared.session.store(Arc::new(session));
-        self.shared.state.lock().epoch += 1;
-        self.shared.demand.notify_one();
+        self.shared.next_epoch();
     }
 
     /// New session settings for connections opened from now on, at the same endpoint; those of before are closed as
@@ -241,8 +247,7 @@ impl Pool {
             inner.set_connect_options(self.shared.endpoint.load().options(&session));
         }
         self.shared.session.store(Arc::new(session));
-        self.shared.state.lock().epoch += 1;
-        self.shared.demand.notify_one();
+        self.shared.next_epoch();
     }
 
     /// The limits of an sqlx pool, as far as sqlx lets them be read; everything else at its default.

@@ -135,9 +135,8 @@ async fn is_standby(shared: &Shared, conn: &mut Conn) -> sqlx::Result<bool> {
     let row = conn.pg.fetch_one(sqlx::raw_sql("SELECT pg_is_in_recovery()")).await?;
     let standby = row.try_get(0)?;
     if standby {
-        let mut state = shared.state.lock();
         // Once for all that were opened together.
-        state.epoch += u64::from(state.epoch == conn.epoch);
+        shared.next_epoch_after(conn.epoch);
     }
     Ok(standby)
 }

@@ -22,7 +22,7 @@ use std::{
 };
 use tokio::{
     runtime::Handle,
-    sync::{Notify, oneshot},
+    sync::{Notify, oneshot, watch},
     time::{Instant, timeout},
 };
 
@@ -40,6 +40,10 @@ pub(crate) struct Shared {
     /// Wakes those who wait for the pool to be empty.
     pub(crate) emptied: Notify,
     pub(crate) control: Control,
+    /// The epoch, for those who want to be told.
+    pub(crate) epochs: watch::Sender<u64>,
+    /// One reconnect at a time.
+    pub(crate) reconnecting: tokio::sync::Mutex<()>,
     pub(crate) runtime: OnceLock<Handle>,
     pub(crate) inner: OnceLock<PgPool>,
     pub(crate) plans: Plans,
@@ -259,7 +263,7 @@ impl Shared {
     /// A connection was opened.
     pub(crate) fn connected(self: &Arc<Self>, mut conn: Box<Conn>, took: Duration) {
         let now = Instant::now();
-        {
+        let moved = {
             let mut state = self.state.lock();
             conn.slot = state.holders.open(conn.backend.clone(), conn.born);
             conn.opened_in = took;
@@ -267,6 +271,10 @@ impl Shared {
             state.stats.dialing -= 1;
             state.stats.size += 1;
             state.stats.connects += 1;
+            state.arrive(&mut conn)
+        };
+        if let Some(moved) = moved {
+            self.moved(moved);
         }
         self.observers.tell(|| Event::Connected { took });
         self.offer(conn, now);

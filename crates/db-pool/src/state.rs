@@ -8,6 +8,7 @@ use crate::{
     holders::{Caller, Entry, Holders, Standing},
     lane::Waiter,
     lease::PoolLease,
+    moves::Moves,
     queue::{Queue, Ticket, Turn},
     shares::{Present, Shares},
     stats::PoolStats,
@@ -82,6 +83,10 @@ pub(crate) struct State {
     pub(crate) failure: Option<Arc<ConnectFailure>>,
     /// Leases of an older epoch are closed when they come back.
     pub(crate) epoch: u64,
+    /// Which servers were met at the endpoint.
+    pub(crate) moves: Moves,
+    /// No connection is opened that nobody waits for.
+    pub(crate) held: bool,
     /// Those of the lent places whose holders have not got their connection from the inner pool yet.
     pub(crate) lending: u32,
     pub(crate) stats: PoolStats,
@@ -113,6 +118,8 @@ impl State {
             holders: Holders::default(),
             failure: None,
             epoch: 0,
+            moves: Moves::default(),
+            held: false,
             lending: 0,
             stats: PoolStats::default(),
             limit: 0,
@@ -505,7 +512,7 @@ impl State {
         }
         let waiting = u32::try_from(self.queue.len()).unwrap_or(u32::MAX);
         let demand = waiting
-            .max(config.min_connections.saturating_sub(self.stats.size))
+            .max(if self.held { 0 } else { config.min_connections }.saturating_sub(self.stats.size))
             .saturating_sub(self.stats.dialing);
         demand.min(self.room.saturating_sub(self.open()))
     }

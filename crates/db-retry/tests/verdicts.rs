@@ -4,8 +4,8 @@
 mod common;
 
 use db_core::{
-    AcquireError, AcquireFailure, Call, ConnectFailure, Error, LeaseState, LimitOrigin, QueryClass, Sent, SqlState,
-    Statement, TimeoutError, TransactionAborted, config::InvalidConfig,
+    AcquireError, AcquireFailure, BreakerCause, BreakerOpen, BreakerState, Call, ConnectFailure, Error, LeaseState,
+    LimitOrigin, QueryClass, Sent, SqlState, Statement, TimeoutError, TransactionAborted, config::InvalidConfig,
 };
 use db_retry::{Effect, Fate, Phase, Situation, Verdict, decide, fate};
 use std::{io, sync::Arc, time::Duration};
@@ -72,6 +72,11 @@ fn failures_that_are_no_message_of_the_server() {
         (sqlx::Error::PoolClosed.into(), Fate::NotSent, "N N N N AMB"),
         (
             TimeoutError::before_start(QueryClass::Fast, LimitOrigin::Class).into(),
+            Fate::NotSent,
+            "N N N N AMB",
+        ),
+        (
+            BreakerOpen::new(BreakerState::Open, BreakerCause::Timeout, Some(Duration::from_secs(1))).into(),
             Fate::NotSent,
             "N N N N AMB",
         ),

@@ -26,6 +26,9 @@ impl<'a> Acquire<'a> for &'_ Db {
     /// [`Db::begin`] is warm, and its commit is honest.
     fn begin(self) -> BoxFuture<'a, sqlx::Result<Transaction<'a, Postgres>>> {
         let db = self.clone();
-        Box::pin(async move { Ok(db.inner.pool.begin_inner(&db.wishes()).await?) })
+        Box::pin(async move {
+            let (inner, call) = (&db.inner, db.wishes());
+            Ok(inner.breaker.around(&call, inner.pool.begin_inner(&call)).await?)
+        })
     }
 }

@@ -3,7 +3,7 @@
 use crate::{
     config::DbConfig,
     db::{Db, Inner},
-    stack,
+    endpoint, stack,
     telemetry::Telemetry,
 };
 use arc_swap::ArcSwap;
@@ -111,6 +111,7 @@ impl DbBuilder {
         let retries = RetryPolicy::with_parts(self.config.retry.clone(), self.observers.clone(), parts)?;
         let leaks = LeakLayer::new(self.config.leak.clone(), self.observers.clone())?;
         let leases = leaks.layer(pool.clone());
+        let breaker = endpoint::breaker(&pool, self.config.breaker.clone(), self.observers.clone())?;
         let unused = self.config.inactive_keys();
         if !unused.is_empty() {
             tracing::warn!(keys = ?unused, "settings without effect: this build has no layer for them");
@@ -135,6 +136,7 @@ impl DbBuilder {
                 leases.clone(),
                 timeouts.clone(),
                 RetryLayer::new(retries.clone()),
+                breaker.clone(),
             ),
             telemetry,
             pool,
@@ -142,6 +144,7 @@ impl DbBuilder {
             leaks,
             timeouts,
             retries,
+            breaker,
             observers: self.observers,
             config: ArcSwap::from_pointee(self.config),
             own_options,

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use db_core::config::{Checks, InvalidConfig};
+pub use db_health::BreakerConfig;
 pub use db_leak::{LeakConfig, Threshold};
 pub use db_metrics::{Exporter, MetricsConfig, NameSet, SlowQueryConfig, TracingConfig};
 use db_pool::{PoolConfig, SessionConfig};
@@ -39,6 +40,7 @@ const BUILT: &[&str] = &[
     "timeout",
     "transaction",
     "retry",
+    "breaker",
     "leak",
     "slow_query",
     "metrics",
@@ -80,6 +82,8 @@ pub struct DbConfig {
     pub transaction: TransactionConfig,
     /// When a failed call is tried again.
     pub retry: RetryConfig,
+    /// When calls are refused because the server is down.
+    pub breaker: BreakerConfig,
     /// How the server is watched.
     pub health: HealthConfig,
     /// Which statements are reported as slow.
@@ -157,6 +161,7 @@ impl DbConfig {
         self.timeout.validate("timeout", c);
         self.transaction.validate("transaction", c);
         self.retry.validate("retry", c);
+        self.breaker.validate("breaker", c);
         self.health.validate("health", c);
         self.slow_query.validate("slow_query", c);
         self.metrics.validate("metrics", c);

@@ -13,6 +13,7 @@ use crate::{
 };
 use arc_swap::ArcSwap;
 use db_core::{Call, Error, Observers, QueryClass, Result, Source};
+use db_health::Breaker;
 use db_leak::{Leak, LeakLayer, Leases};
 use db_metrics::{Meter, Server};
 use db_pool::{CloseReport, Pool, PoolStats};
@@ -40,6 +41,7 @@ pub(crate) struct Inner {
     pub(crate) leaks: LeakLayer,
     pub(crate) timeouts: TimeoutLayer,
     pub(crate) retries: RetryPolicy,
+    pub(crate) breaker: Breaker,
     pub(crate) stack: Box<dyn Stack>,
     pub(crate) telemetry: Telemetry,
     pub(crate) observers: Observers,
@@ -49,8 +51,13 @@ pub(crate) struct Inner {
 }
 
 impl Inner {
-    /// A lease for this call.
+    /// A lease for this call, unless the breaker knows that there is no hope.
     pub(crate) async fn acquire(&self, call: &Call) -> Result<Lease> {
+        Ok(Lease(self.breaker.acquire(&self.leases, call).await?))
+    }
+
+    /// The same under a permit that the caller has already.
+    pub(crate) async fn lease(&self, call: &Call) -> Result<Lease> {
         Ok(Lease(Source::acquire(&self.leases, call).await?))
     }
 }
@@ -142,6 +149,11 @@ impl Db {
     /// The leases that are out, what the others were used for by call site, and the leaks that were found.
     pub fn leases(&self) -> Leases {
         self.inner.leaks.leases()
+    }
+
+    /// The circuit breaker of the server: to read its state, or to open and reset it by hand.
+    pub fn breaker(&self) -> &Breaker {
+        &self.inner.breaker
     }
 
     /// Calls, timeouts and durations by class and by statement.
@@ -275,6 +287,7 @@ impl Db {
         self.inner.timeouts.reload(config.timeout.clone())?;
         self.inner.retries.reload(config.retry.clone())?;
         self.inner.leaks.reload(config.leak.clone())?;
+        self.inner.breaker.reload(config.breaker.clone())?;
         self.inner.telemetry.reload(&config, self.inner.own_options);
         self.inner.config.store(Arc::new(config));
         Ok(())

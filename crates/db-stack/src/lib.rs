@@ -25,6 +25,7 @@ mod builder;
 pub mod config;
 mod copy;
 mod db;
+mod endpoint;
 mod events;
 mod executor;
 mod fair;
@@ -48,11 +49,13 @@ pub use builder::DbBuilder;
 pub use config::DbConfig;
 pub use db::Db;
 pub use db_core::{
-    AcquireError, AcquireFailure, Call, CloseReason, ConnectFailure, Error, Event, Holder, LeaseCause, LeaseRevoked,
-    NeedsSession, Observer, Priority, QueryClass, Result, Sent, ServerError, Session, SessionState, ShedReason,
-    SqlState, SqlStateClass, StatementFacts, StatementKind, Suspect, TransactionAborted, TransactionState,
+    AcquireError, AcquireFailure, BreakerCause, BreakerOpen, BreakerState, Call, CloseReason, ConnectFailure, Error,
+    Event, Holder, LeaseCause, LeaseRevoked, NeedsSession, Observer, Priority, QueryClass, Result, Sent, ServerError,
+    Session, SessionState, ShedReason, SqlState, SqlStateClass, StatementFacts, StatementKind, Suspect,
+    TransactionAborted, TransactionState,
     config::{InvalidConfig, InvalidKey, Mode},
 };
+pub use db_health::{Breaker, BreakerConfig, BreakerStats};
 pub use db_leak::{LeakCounts, Leases, OpenLease, SiteUsage, UseTimes};
 pub use db_metrics::{Meter, Server};
 pub use db_pool::{

@@ -2,6 +2,7 @@
 
 use crate::{config::TransactionConfig, db::Inner};
 use db_core::{Call, Error, Event, LimitOrigin, Observers, Result, StatementFacts};
+use db_health::Breaker;
 use db_metrics::ObserveLayer;
 use db_timeout::TimeoutLayer;
 use std::{fmt, future::Future, sync::Arc, time::Duration};
@@ -13,6 +14,7 @@ pub(crate) struct Limits {
     observe: ObserveLayer,
     timeouts: TimeoutLayer,
     observers: Observers,
+    breaker: Breaker,
     call: Call,
     whole: Option<Whole>,
 }
@@ -31,6 +33,7 @@ impl Limits {
             observe: inner.telemetry.observe.clone(),
             timeouts: inner.timeouts.clone(),
             observers: inner.observers.clone(),
+            breaker: inner.breaker.clone(),
             call,
             whole: None,
         }
@@ -61,7 +64,7 @@ impl Limits {
         self.call.deadline
     }
 
-    /// Runs one step under its limit. Past it the step is dropped.
+    /// Runs one step under its limit, and counts for the breaker how it ends. Past the limit the step is dropped.
     pub(crate) async fn around<T>(
         &self,
         statement: Option<&Arc<StatementFacts>>,
@@ -70,7 +73,9 @@ impl Limits {
         let mut call = self.call.clone();
         call.statement = statement.map(|facts| facts.fingerprint());
         let limited = async { self.told_as_whole(self.timeouts.around(&call, step).await) };
-        self.observe.around(&call, statement, limited).await
+        let out = self.observe.around(&call, statement, limited).await;
+        self.breaker.note(&out);
+        out
     }
 
     /// A step that ran into the transaction's own limit says so.

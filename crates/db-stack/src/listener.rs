@@ -92,6 +92,7 @@ impl Listener {
     async fn open(&mut self) -> Result<&mut PgListener> {
         if self.listener.is_none() {
             let pool = &self.db.inner.pool;
+            self.db.inner.breaker.check(&self.db.wishes())?;
             if pool.shared_session(&self.db.wishes()).await?.is_some() {
                 return Err(NeedsSession::Listen.into());
             }

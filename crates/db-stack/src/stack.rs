@@ -2,6 +2,7 @@
 
 use crate::fair::fair;
 use db_core::{Call, Result, Rows, Run, Service, Statement};
+use db_health::{Breaker, BreakerLayer};
 use db_leak::Leak;
 use db_metrics::ObserveLayer;
 use db_pool::Pool;
@@ -27,12 +28,12 @@ pub(crate) fn assemble(
     leases: Leak<Pool>,
     timeouts: TimeoutLayer,
     retries: RetryLayer,
+    breaker: Breaker,
 ) -> Box<dyn Stack> {
-    Box::new(
-        ServiceBuilder::new()
-            .layer(observe)
-            .layer(timeouts)
-            .layer(retries)
-            .service(Run(leases)),
-    )
+    let layers = ServiceBuilder::new()
+        .layer(observe)
+        .layer(timeouts)
+        .layer(retries)
+        .layer(BreakerLayer::new(breaker));
+    Box::new(layers.service(Run(leases)))
 }

@@ -56,8 +56,22 @@ impl Begin {
 impl Tx {
     pub(crate) async fn begin(inner: &Arc<Inner>, call: Call, begin: &Begin) -> Result<Self> {
         let limits = Limits::new(inner, call);
-        let lease = inner.acquire(limits.call()).await?;
-        Self::begin_on(inner, lease, limits, begin).await
+        let permit = inner.breaker.admit(limits.call())?;
+        let lease = match inner.lease(limits.call()).await {
+            Ok(lease) => lease,
+            Err(error) => {
+                permit.settle(Some(&error));
+                return Err(error);
+            }
+        };
+        let decides = permit.decides();
+        let begun = Self::begin_on(inner, lease, limits, begin).await;
+        // The step has been counted as any statement of a transaction is.
+        match decides {
+            true => permit.settle(begun.as_ref().err()),
+            false => permit.unknown(),
+        }
+        begun
     }
 
     /// On a lease that was idle, if there was one.

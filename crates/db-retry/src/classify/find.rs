@@ -124,6 +124,8 @@ pub(super) fn finding(error: &Error, situation: &Situation) -> Finding {
         Error::Network { sent: Sent::No, source } => of_connect_failure(source),
         Error::Network { sent: Sent::Maybe, .. } => Finding::may_have_run(Hope::Backoff(Cause::ConnectionLost)),
         Error::Acquire(acquire) => of_acquire(acquire),
+        // Shed: whoever comes back at once feeds what it was shed for. `retry_after` is for the caller.
+        Error::Breaker(_) => Finding::not_sent(Hope::Never),
         Error::Timeout(timeout) if timeout.sent == Sent::No => Finding::not_sent(Hope::Never),
         // No time is left, and a statement that was too slow would be too slow again.
         Error::Timeout(_) => Finding::may_have_run(Hope::Never),

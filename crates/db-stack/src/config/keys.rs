@@ -136,6 +136,21 @@ pub const KEYS: &[KeyDoc] = keys! {
     Flag "retry.lock_timeouts" = "false", "true or false": "Whether 55P03 (`lock_timeout`, `NOWAIT`) is repeated.";
     Flag "retry.pooler" = "false", "true or false": "Whether a pooler such as PgBouncer stands before the server.";
 
+    Mode "breaker.mode" = "enforce", "off, observe or enforce": "`observe` refuses nothing and counts how often it would have opened.";
+    Number "breaker.failure_rate" = "0.5", "0.01..=1": "It opens when this share of the calls in either window failed.";
+    Number "breaker.slow_rate" = "0.8", "0.01..=1": "The same for calls longer than `slow_call`.";
+    DurationOrOff "breaker.slow_call" = "off", "1ms..=1h": "A call that took longer is slow.";
+    Integer "breaker.minimum_calls" = "20", "1..=10000": "Nothing is concluded from fewer calls in a window.";
+    Integer "breaker.window_calls" = "50", "minimum_calls..=10000": "The one window: so many last calls.";
+    Duration "breaker.window_time" = "10s", "100ms..=1h": "The other window: the calls of so long.";
+    Duration "breaker.open_wait" = "100ms", "1ms..=open_wait_cap": "The longest wait before the first probe; the wait is random up to it.";
+    Duration "breaker.open_wait_cap" = "500ms", "1ms..=1h": "The wait doubles with each failed probe up to this.";
+    Duration "breaker.probe_timeout" = "1s", "1ms..=1h": "How long a probe may take.";
+    Integer "breaker.half_open_calls" = "3", "1..=1000": "Calls that must succeed after the probe, and are let through for it.";
+    Duration "breaker.half_open_limit" = "10s", "1ms..=1h": "The longest stay in half-open.";
+    Integer "breaker.slow_start_calls" = "8", "1..=10000": "So many calls at once after closing; twice as many each quarter of `slow_start`.";
+    Duration "breaker.slow_start" = "400ms", "0s..=1h": "How long the slow start takes; `0s` is none.";
+
     Mode "health.mode" = "enforce", "off, observe or enforce": "`observe` probes and gates no call.";
     Duration "health.interval" = "10s", "1ms..=1h": "The time between two probes.";
     Duration "health.timeout" = "1s", "1ms..=interval": "How long a probe may take.";

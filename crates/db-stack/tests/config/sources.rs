@@ -4,8 +4,8 @@ use crate::{in_child, message};
 use db_core::config::Mode;
 use db_pool::{PoolConfig, SessionConfig};
 use db_stack::config::{
-    CacheConfig, ConnectionConfig, DbConfig, Exporter, HealthConfig, LeakConfig, MetricsConfig, NameSet, RetryConfig,
-    SlowQueryConfig, SslMode, TimeoutConfig, TracingConfig, TransactionConfig,
+    BreakerConfig, CacheConfig, ConnectionConfig, DbConfig, Exporter, HealthConfig, LeakConfig, MetricsConfig, NameSet,
+    RetryConfig, SlowQueryConfig, SslMode, TimeoutConfig, TracingConfig, TransactionConfig,
 };
 use std::{fs, time::Duration};
 
@@ -208,6 +208,10 @@ fn toml_round_trip() {
             max_attempts: 1,
             multiplier: 1.0,
             ..RetryConfig::default()
+        },
+        breaker: BreakerConfig {
+            slow_call: Some(Duration::from_secs(1)),
+            ..BreakerConfig::default()
         },
         health: HealthConfig {
             timeout: Duration::from_millis(3),
