@@ -82,6 +82,7 @@ impl Error {
                 AcquireFailure::NoPrimary => "no_primary",
             },
             Self::Timeout(_) => "timeout",
+            Self::Breaker(_) => "breaker_open",
             Self::Aborted(_) => "transaction_aborted",
             Self::Revoked(_) => "lease_revoked",
             Self::Causal(_) => "causal_read",
