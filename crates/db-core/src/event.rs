@@ -78,6 +78,58 @@ impl CloseReason {
     }
 }
 
+/// Why answers were dropped from the cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum CacheDrop {
+    /// A write through this stack.
+    Write,
+    /// A write through this stack whose outcome is unknown.
+    InDoubt,
+    /// Somebody here may have written anything: a raw connection or transaction, a trigger, a statement that is not
+    /// understood.
+    Anything,
+    /// Another process's write that the server told of.
+    Notified,
+    /// What was missed while nobody listened.
+    Gap,
+    /// The schema changed.
+    Schema,
+    /// The application asked for it.
+    Asked,
+}
+
+impl CacheDrop {
+    /// Every reason, in the order of [`CacheDrop::index`].
+    pub const ALL: [Self; 7] = [
+        Self::Write,
+        Self::InDoubt,
+        Self::Anything,
+        Self::Notified,
+        Self::Gap,
+        Self::Schema,
+        Self::Asked,
+    ];
+
+    /// A small number for tables of counters.
+    pub fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The name under which it is reported.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Write => "write",
+            Self::InDoubt => "in_doubt",
+            Self::Anything => "anything",
+            Self::Notified => "notified",
+            Self::Gap => "gap",
+            Self::Schema => "schema",
+            Self::Asked => "asked",
+        }
+    }
+}
+
 /// How quarantine ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LeaseOutcome {
@@ -385,6 +437,50 @@ pub enum Event {
         epoch: u64,
         /// Leases of older epochs that are still out.
         still_out: u32,
+    },
+    /// A call was answered from the cache.
+    CacheHit {
+        /// The statement, if the call was one.
+        statement: Option<Fingerprint>,
+        /// How old the answer was.
+        age: Duration,
+        /// Whether it was past its time.
+        stale: bool,
+    },
+    /// A call was not answered from the cache and read for itself.
+    CacheMiss {
+        /// The statement, if the call was one.
+        statement: Option<Fingerprint>,
+    },
+    /// A call was answered by another caller's read of the same.
+    CacheCoalesced {
+        /// The statement, if the call was one.
+        statement: Option<Fingerprint>,
+        /// How long it waited.
+        waited: Duration,
+    },
+    /// An answer was read for the cache.
+    CacheFilled {
+        /// The statement, if the call was one.
+        statement: Option<Fingerprint>,
+        /// How long the read took.
+        took: Duration,
+        /// What the answer weighs, in bytes.
+        bytes: u64,
+        /// Whether it was kept: not if it was too large, or outdated by a write in the meantime.
+        kept: bool,
+    },
+    /// Answers were dropped from the cache.
+    CacheInvalidated {
+        /// Why.
+        reason: CacheDrop,
+        /// How many tables or tags; `None` when everything was dropped.
+        what: Option<u32>,
+    },
+    /// The cache began to hear of other writers, or no longer does.
+    CacheListening {
+        /// Whether it does.
+        live: bool,
     },
     /// The settings were swapped.
     Reloaded,

@@ -43,7 +43,7 @@ pub enum StatementKind {
     Unknown,
 }
 
-/// A table as PostgreSQL would look it up: unquoted names are folded to lower case, quoted ones are kept.
+/// A table, or a function, as PostgreSQL would look it up: unquoted names are folded to lower case, quoted ones are kept.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TableName {
     /// The schema, when the text names one.
@@ -94,6 +94,7 @@ pub struct StatementFacts {
     locking: bool,
     volatile: bool,
     opaque_function: bool,
+    functions: Box<[TableName]>,
     depends_on_time: bool,
     depends_on_session: bool,
     leaves_session_state: bool,
@@ -119,7 +120,12 @@ impl StatementFacts {
             touches_everything: found.everything,
             locking: found.locking,
             volatile: found.volatile,
-            opaque_function: found.opaque,
+            opaque_function: found.opaque || !found.functions.is_empty(),
+            functions: if found.opaque {
+                Box::default()
+            } else {
+                found.functions.into()
+            },
             depends_on_time: found.time,
             depends_on_session: found.session,
             leaves_session_state: found.leaves_state,
@@ -165,6 +171,12 @@ impl StatementFacts {
     /// Whether it calls a function that is not a known built-in, so that anything may happen in it.
     pub fn opaque_function(&self) -> bool {
         self.opaque_function
+    }
+
+    /// The functions that make the text [opaque](Self::opaque_function), as the text names them, when they alone do;
+    /// empty when something else does as well: an operator, a call that was not understood, too many functions.
+    pub fn unknown_functions(&self) -> &[TableName] {
+        &self.functions
     }
 
     /// Whether the answer changes with the clock: `now()`, `current_date`, `'today'`.

@@ -49,7 +49,7 @@ pub use error::{
     AcquireError, AcquireFailure, CausalError, ConnectFailure, Error, Holder, LimitOrigin, Result, Sent, ServerError,
     TimeoutError, TransactionAborted,
 };
-pub use event::{CloseReason, Event, LeaseOutcome, Observer, Observers};
+pub use event::{CacheDrop, CloseReason, Event, LeaseOutcome, Observer, Observers};
 pub use facts::{FactsCache, Fingerprint, StatementFacts, StatementKind, TableName};
 pub use lessor::{EndSession, LeaseId, Lessor, Session, SessionState, Signalled};
 pub use limit::LimitReason;
@@ -65,7 +65,7 @@ pub use shed::ShedReason;
 pub use source::{Attachment, Lease, LeaseNote, LeaseState, Source};
 pub use spent::{Part, Spent, Waiting};
 pub use sqlstate::{SqlState, SqlStateClass};
-pub use statement::{Replay, Statement, Want};
+pub use statement::{Replay, Statement, Want, row_bytes};
 pub use suspect::{LeaseCause, LeaseRevoked, Suspect, TransactionState};
 pub use tenant::Tenant;
 pub use tower_layer::{Layer, layer_fn};

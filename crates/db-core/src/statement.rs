@@ -2,13 +2,13 @@
 
 use crate::{
     Error, Footprint, Handoff, NeedsSession, Operation, Part, Result, Rows, SharedSession, StatementFacts,
-    StatementKind, Step, Waiting,
+    StatementKind, Waiting,
 };
 use futures_util::TryStreamExt;
 use sqlx::{
     Arguments, AssertSqlSafe, Either, Execute, Executor, PgConnection, Postgres, SqlStr,
     error::BoxDynError,
-    postgres::{PgArguments, PgStatement},
+    postgres::{PgArguments, PgRow, PgStatement},
 };
 use std::{
     fmt,
@@ -82,6 +82,19 @@ impl Statement {
         self.sql.as_str()
     }
 
+    /// The arguments as something to be hashed: their debug text holds each argument's type and every encoded byte, the
+    /// bytes themselves are private to sqlx. Never for a log.
+    pub fn arguments(&self) -> impl fmt::Debug + '_ {
+        &self.args
+    }
+
+    /// The same statement for another part of its result.
+    #[must_use]
+    pub fn wanting(mut self, want: Want) -> Self {
+        self.want = want;
+        self
+    }
+
     /// The query, to be executed once on a connection of the caller's own.
     pub fn into_replay(self) -> Replay {
         Replay {
@@ -125,7 +138,9 @@ impl Statement {
         let mut stream = conn.fetch_many(self.replay());
         let (mut batch, mut bytes) = (Vec::new(), 0);
         while let Some(step) = stream.try_next().await? {
-            bytes += step_bytes(&step);
+            if let Either::Right(row) = &step {
+                bytes += row_bytes(row);
+            }
             batch.push(step);
             if batch.len() >= REPLAY_ROWS || bytes >= REPLAY_BYTES {
                 let _reader = Waiting::on(Part::Stream);
@@ -138,22 +153,14 @@ impl Statement {
     }
 }
 
-/// The size of a row's values as far as sqlx shows it.
-fn step_bytes(step: &Step) -> usize {
+/// The size of a row's values, in bytes, as they came over the wire.
+pub fn row_bytes(row: &PgRow) -> usize {
     use sqlx::{Row, ValueRef};
-    match step {
-        Either::Left(_) => 0,
-        Either::Right(row) => (0..row.len())
-            .filter_map(|i| row.try_get_raw(i).ok())
-            .map(|value| {
-                if value.is_null() {
-                    0
-                } else {
-                    value.as_bytes().map_or(0, <[u8]>::len)
-                }
-            })
-            .sum(),
-    }
+    (0..row.len())
+        .filter_map(|i| row.try_get_raw(i).ok())
+        .filter(|value| !value.is_null())
+        .map(|value| value.as_bytes().map_or(0, <[u8]>::len))
+        .sum()
 }
 
 impl Operation for Statement {

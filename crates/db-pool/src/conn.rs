@@ -19,6 +19,32 @@ pub(crate) struct Backend {
     pub(crate) server: Server,
 }
 
+/// Is told how a lease's use of its connection ended: `true` once the connection is clean again, `false` when it is
+/// gone, with whatever was in flight on it. Until then it goes with the connection, through quarantine too.
+#[derive(Default)]
+pub(crate) struct Guest(Option<Box<dyn FnOnce(bool) + Send>>);
+
+impl Guest {
+    pub(crate) fn new(ended: impl FnOnce(bool) + Send + 'static) -> Self {
+        Self(Some(Box::new(ended)))
+    }
+
+    /// The connection is clean.
+    pub(crate) fn leave(&mut self) {
+        if let Some(ended) = self.0.take() {
+            ended(true);
+        }
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        if let Some(ended) = self.0.take() {
+            ended(false);
+        }
+    }
+}
+
 /// An open connection.
 pub(crate) struct Conn {
     pub(crate) pg: PgConnection,
@@ -40,6 +66,7 @@ pub(crate) struct Conn {
     pub(crate) opened_in: Duration,
     pub(crate) expires: Option<Instant>,
     pub(crate) last_used: Instant,
+    pub(crate) guest: Guest,
 }
 
 impl Conn {

@@ -2,7 +2,10 @@
 //! file that touches `PoolOptions`: upstream is about to change it.
 
 use crate::{config::PoolConfig, lease::PoolLease, shared::Shared};
-use sqlx::{PgPool, postgres::PgConnectOptions};
+use sqlx::{
+    PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
 use std::{
     sync::{Arc, Weak},
     time::Duration,
@@ -48,6 +51,18 @@ pub(crate) fn dialler(pool: &PgPool, limit: Duration) -> PgPool {
         .idle_timeout(None)
         .test_before_acquire(false)
         .connect_lazy_with((*pool.connect_options()).clone())
+}
+
+/// One connection beside the budget, for what listens.
+pub(crate) fn aside(options: PgConnectOptions, limit: Duration) -> PgPool {
+    PgPoolOptions::new()
+        .max_connections(1)
+        .min_connections(0)
+        .acquire_timeout(limit)
+        .max_lifetime(None)
+        .idle_timeout(None)
+        .test_before_acquire(false)
+        .connect_lazy_with(options)
 }
 
 /// The limits of the user's own pool, as far as sqlx lets them be read.

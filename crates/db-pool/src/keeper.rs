@@ -1,7 +1,7 @@
 //! The task that opens connections. Callers only wait: one that gives up loses nothing and throws nothing away.
 
 use crate::{
-    conn::{Backend, Conn, expiry},
+    conn::{Backend, Conn, Guest, expiry},
     reaper,
     shared::Shared,
 };
@@ -136,5 +136,6 @@ pub(crate) fn warm(shared: &Shared, pg: PgConnection, backend: Backend, epoch: u
         expires: expiry(born, config.max_lifetime, config.lifetime_jitter, fastrand::f64()),
         last_used: born,
         opened_in: Duration::ZERO,
+        guest: Guest::default(),
     })
 }

@@ -1,7 +1,7 @@
 //! A connection in use.
 
 use crate::{
-    conn::Conn,
+    conn::{Conn, Guest},
     holders::Standing,
     quarantine::{self, Left},
     shared::Shared,
@@ -88,6 +88,13 @@ impl PoolLease {
         self.shared.emptied.notify_waiters();
         self.shared.demand.notify_one();
         conn.pg
+    }
+
+    /// Has `ended` called once the use of this connection is over for good: with `true` when it is clean again, with
+    /// `false` when it is gone with whatever was in flight on it. That may be later than the lease is dropped. The last
+    /// one given counts; the one before it is told `false`.
+    pub fn on_end(&mut self, ended: impl FnOnce(bool) + Send + 'static) {
+        self.conn.as_mut().expect(TAKEN).guest = Guest::new(ended);
     }
 
     /// Marks the connection as unusable: it is closed instead of going back.

@@ -264,6 +264,13 @@ impl Pool {
         })
     }
 
+    /// An sqlx pool of one connection at the same endpoint, beside the budget and without any hooks: for a `PgListener`
+    /// that has to stay up when the pool is exhausted. Nothing is opened yet.
+    pub fn aside(&self) -> PgPool {
+        let options = self.shared.endpoint.load().options(&self.shared.session.load());
+        inner::aside(options, self.shared.config.load().connect_timeout)
+    }
+
     /// A place in the budget for a connection that the inner pool is about to open: a free one, else that of a lease
     /// waited for like any other.
     ///

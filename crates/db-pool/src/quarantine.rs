@@ -80,6 +80,7 @@ impl Patient {
             }
             let now = Instant::now();
             conn.last_used = now;
+            conn.guest.leave();
             self.shared.offer(conn, now);
         }
     }

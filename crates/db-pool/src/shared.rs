@@ -146,6 +146,7 @@ impl Shared {
     /// A clean lease comes back. Never waits.
     pub(crate) fn checkin(self: &Arc<Self>, mut conn: Box<Conn>, now: Instant) {
         conn.last_used = now;
+        conn.guest.leave();
         let mut told = Told::new();
         let next = {
             let config = self.config.load();

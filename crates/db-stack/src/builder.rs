@@ -1,12 +1,14 @@
 //! What a database can be given before it connects.
 
 use crate::{
+    cached::CacheTask,
     config::DbConfig,
     db::{Db, Inner},
     endpoint, stack,
     telemetry::Telemetry,
 };
 use arc_swap::ArcSwap;
+use db_cache::Cache;
 use db_core::{Call, Layer, Lease, Observer, Observers, Result};
 use db_leak::LeakLayer;
 use db_pool::{Pool, PoolBuilder};
@@ -112,6 +114,7 @@ impl DbBuilder {
         let leaks = LeakLayer::new(self.config.leak.clone(), self.observers.clone())?;
         let leases = leaks.layer(pool.clone());
         let breaker = endpoint::breaker(&pool, self.config.breaker.clone(), self.observers.clone())?;
+        let cache = Cache::new(self.config.cache.clone(), self.observers.clone())?;
         let unused = self.config.inactive_keys();
         if !unused.is_empty() {
             tracing::warn!(keys = ?unused, "settings without effect: this build has no layer for them");
@@ -137,7 +140,9 @@ impl DbBuilder {
                 timeouts.clone(),
                 RetryLayer::new(retries.clone()),
                 breaker.clone(),
+                cache.write_layer(),
             ),
+            cached: CacheTask::new(cache),
             telemetry,
             pool,
             leases,

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
+pub use db_cache::CacheConfig;
 use db_core::config::{Checks, InvalidConfig};
 pub use db_health::BreakerConfig;
 pub use db_leak::{LeakConfig, Threshold};
@@ -25,7 +26,7 @@ mod url;
 
 pub use connection::{ConnectionConfig, SslMode};
 pub use keys::{KEYS, REPORT_NAMES};
-pub use layers::{CacheConfig, HealthConfig};
+pub use layers::HealthConfig;
 pub use load::{Loader, Setting};
 pub use reference::{KeyDoc, Kind, render_reference};
 pub use secret::Secret;
@@ -41,6 +42,7 @@ const BUILT: &[&str] = &[
     "transaction",
     "retry",
     "breaker",
+    "cache",
     "leak",
     "slow_query",
     "metrics",

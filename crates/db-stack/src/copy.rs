@@ -20,6 +20,7 @@ impl Db {
         let lent = self.inner.pool.lend(&self.wishes()).await?;
         let copy = self.inner.pool.inner().copy_in_raw(statement).await?;
         lent.taken_over();
+        self.inner.lent_to_writer();
         Ok(copy)
     }
 
@@ -35,6 +36,7 @@ impl Db {
         let lent = self.inner.pool.lend(&self.wishes()).await?;
         let copy = self.inner.pool.inner().copy_out_raw(statement).await?;
         lent.taken_over();
+        self.inner.lent_to_writer();
         Ok(copy)
     }
 }

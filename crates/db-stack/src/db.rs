@@ -3,6 +3,7 @@
 use crate::{
     acquire,
     builder::DbBuilder,
+    cached::CacheTask,
     config::DbConfig,
     events::Events,
     lease::Lease,
@@ -42,6 +43,7 @@ pub(crate) struct Inner {
     pub(crate) timeouts: TimeoutLayer,
     pub(crate) retries: RetryPolicy,
     pub(crate) breaker: Breaker,
+    pub(crate) cached: CacheTask,
     pub(crate) stack: Box<dyn Stack>,
     pub(crate) telemetry: Telemetry,
     pub(crate) observers: Observers,
@@ -177,18 +179,19 @@ impl Db {
     }
 
     /// A connection of one's own, which derefs to [`sqlx::PgConnection`]. It is verified and reset when it comes back.
+    /// Anything may be written on it: as long as it is out, nothing is answered from the cache.
     /// Dropping the future loses nothing. Through a transaction pooler it is a connection to the pooler: sessions change
     /// under it, and where the pooler does not follow prepared statements this is refused.
     #[track_caller]
     pub fn acquire(&self) -> impl Future<Output = Result<Lease>> + Send + use<> {
         let (inner, call) = (self.inner.clone(), self.call_here());
-        async move { acquire::own(inner.acquire(&call).await?) }
+        async move { acquire::raw(&inner.cached.cache, inner.acquire(&call).await?) }
     }
 
     /// A connection that is idle at this moment, if any.
     #[track_caller]
     pub fn try_acquire(&self) -> Option<Lease> {
-        acquire::own(self.idle_lease()?).ok()
+        acquire::raw(&self.inner.cached.cache, self.idle_lease()?).ok()
     }
 
     #[track_caller]
@@ -275,6 +278,7 @@ impl Db {
     pub fn reload(&self, config: DbConfig) -> Result<()> {
         config.validate()?;
         let before = self.inner.config.load_full();
+        let moved = config.connection != before.connection || config.session != before.session;
         if config.connection != before.connection || (config.session != before.session && !self.inner.own_options) {
             self.inner
                 .pool
@@ -289,6 +293,10 @@ impl Db {
         self.inner.leaks.reload(config.leak.clone())?;
         self.inner.breaker.reload(config.breaker.clone())?;
         self.inner.telemetry.reload(&config, self.inner.own_options);
+        self.inner.cached.cache.reload(config.cache.clone())?;
+        if moved {
+            self.inner.cached.stop();
+        }
         self.inner.config.store(Arc::new(config));
         Ok(())
     }
@@ -296,6 +304,7 @@ impl Db {
     /// Stops handing out connections, waits for those in use up to `pool.drain_timeout`, then ends their sessions.
     /// Cancel-safe: a dropped future leaves the database closed to new callers.
     pub async fn close(&self) -> CloseReport {
+        self.inner.cached.stop();
         let report = self.inner.pool.close().await;
         self.inner.telemetry.slow.close().await;
         report

@@ -22,6 +22,7 @@
 
 mod acquire;
 mod builder;
+mod cached;
 pub mod config;
 mod copy;
 mod db;
@@ -46,8 +47,10 @@ mod tx_options;
 mod tx_status;
 
 pub use builder::DbBuilder;
+pub use cached::{CacheHandle, CacheableQuery, Cached};
 pub use config::DbConfig;
 pub use db::Db;
+pub use db_cache::{Answer, CacheCalls, CacheStats, Freshness};
 pub use db_core::{
     AcquireError, AcquireFailure, BreakerCause, BreakerOpen, BreakerState, Call, CloseReason, ConnectFailure, Error,
     Event, Holder, LeaseCause, LeaseRevoked, NeedsSession, Observer, Priority, QueryClass, Result, Sent, ServerError,

@@ -1,6 +1,7 @@
 //! The limits of the statements of one transaction, and of all of it.
 
 use crate::{config::TransactionConfig, db::Inner};
+use db_cache::Cache;
 use db_core::{Call, Error, Event, LimitOrigin, Observers, Result, StatementFacts};
 use db_health::Breaker;
 use db_metrics::ObserveLayer;
@@ -15,6 +16,7 @@ pub(crate) struct Limits {
     timeouts: TimeoutLayer,
     observers: Observers,
     breaker: Breaker,
+    cache: Cache,
     call: Call,
     whole: Option<Whole>,
 }
@@ -34,6 +36,7 @@ impl Limits {
             timeouts: inner.timeouts.clone(),
             observers: inner.observers.clone(),
             breaker: inner.breaker.clone(),
+            cache: inner.cached.cache.clone(),
             call,
             whole: None,
         }
@@ -62,6 +65,11 @@ impl Limits {
     /// The instant at which the transaction has to be over.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.call.deadline
+    }
+
+    /// What is to be told of the transaction's writes.
+    pub(crate) fn cache(&self) -> &Cache {
+        &self.cache
     }
 
     /// Runs one step under its limit, and counts for the breaker how it ends. Past the limit the step is dropped.

@@ -1,6 +1,6 @@
 //! LISTEN that survives a reconnect and says so.
 
-use crate::Db;
+use crate::{Db, cached::ListensOnly};
 use db_core::{NeedsSession, Result};
 use sqlx::postgres::{PgListener, PgNotification};
 use std::{fmt, time::Duration};
@@ -22,7 +22,7 @@ pub enum Message {
 pub struct Listener {
     db: Db,
     channels: Vec<String>,
-    listener: Option<PgListener>,
+    listener: Option<(PgListener, ListensOnly)>,
 }
 
 impl Db {
@@ -71,7 +71,7 @@ impl Listener {
         let mut wait = RECONNECT.0;
         loop {
             match self.listener.as_mut() {
-                Some(listener) => match listener.try_recv().await {
+                Some((listener, _)) => match listener.try_recv().await {
                     Ok(Some(notification)) => return Ok(Message::Notification(notification)),
                     Ok(None) | Err(_) => self.listener = None,
                 },
@@ -102,9 +102,10 @@ impl Listener {
             // A gap must never be silent.
             listener.eager_reconnect(false);
             listener.listen_all(self.channels.iter().map(String::as_str)).await?;
-            self.listener = Some(listener);
+            self.listener = Some((listener, ListensOnly::new(&self.db.inner)));
         }
-        Ok(self.listener.as_mut().expect("opened above"))
+        let (listener, _) = self.listener.as_mut().expect("opened above");
+        Ok(listener)
     }
 }
 

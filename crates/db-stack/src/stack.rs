@@ -1,6 +1,7 @@
 //! The layers in their order, erased once.
 
 use crate::fair::fair;
+use db_cache::WriteLayer;
 use db_core::{Call, Result, Rows, Run, Service, Statement};
 use db_health::{Breaker, BreakerLayer};
 use db_leak::Leak;
@@ -29,11 +30,14 @@ pub(crate) fn assemble(
     timeouts: TimeoutLayer,
     retries: RetryLayer,
     breaker: Breaker,
+    writes: WriteLayer,
 ) -> Box<dyn Stack> {
     let layers = ServiceBuilder::new()
         .layer(observe)
         .layer(timeouts)
         .layer(retries)
-        .layer(BreakerLayer::new(breaker));
+        .layer(BreakerLayer::new(breaker))
+        // Next to what runs: there every attempt's outcome is seen.
+        .layer(writes);
     Box::new(layers.service(Run(leases)))
 }

@@ -8,6 +8,7 @@ use crate::{
     tx_options::TxOptions,
     tx_status::{Dropped, Status},
 };
+use db_cache::Wrote;
 use db_core::{Call, Error, Lease, LeaseNote, LeaseState, Result, Sent, TransactionAborted};
 use db_retry::TransactionRetry;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row, SqlSafeStr, SqlStr};
@@ -144,7 +145,9 @@ impl Tx {
         let stray = self.conn.stray_statements();
         // Dropped from here on, it is not to be cancelled: it may be done.
         self.conn.status.dropped = Some(Dropped::Bookkeeping);
-        let TxConn { lease, limits, .. } = &mut self.conn;
+        let TxConn {
+            lease, limits, writes, ..
+        } = &mut self.conn;
         let pg = lease.start();
         if stray {
             limits
@@ -152,13 +155,17 @@ impl Tx {
                 .await
                 .map_err(early)?;
         }
+        writes.committing();
         let committed = limits.around(None, async {
             while PgTransactionManager::get_transaction_depth(pg) > 0 {
                 PgTransactionManager::commit(pg).await.map_err(commit_failed)?;
             }
             Ok(())
         });
-        match committed.await {
+        let committed = committed.await;
+        // Before the caller hears of it.
+        writes.end(wrote(&committed));
+        match committed {
             Ok(()) => {
                 self.conn.settle();
                 Ok(())
@@ -203,6 +210,16 @@ impl Tx {
 
     pub(crate) fn status(&self) -> Status {
         self.conn.status
+    }
+}
+
+/// What a COMMIT has made of the transaction's writes.
+fn wrote(committed: &Result<()>) -> Wrote {
+    match committed {
+        Ok(()) => Wrote::Settled,
+        Err(Error::Timeout(timeout)) if timeout.sent == Sent::No => Wrote::Nothing,
+        Err(Error::Server(_)) => Wrote::Nothing,
+        Err(_) => Wrote::Unknown,
     }
 }
 

@@ -1,13 +1,15 @@
 //! The connection inside a transaction: an executor that remembers what happened on it.
 
 use crate::{
+    cached::hold_for_raw,
     lease::Lease as Leased,
     limits::Limits,
     savepoint::Savepoints,
     tx_status::{Dropped, Status},
 };
 use async_stream::try_stream;
-use db_core::{Lease, LeaseNote, Result, Statement, TransactionAborted, Want};
+use db_cache::TransactionWrites;
+use db_core::{Lease, LeaseNote, Result, Statement, StatementKind, TransactionAborted, Want};
 use futures_core::{future::BoxFuture, stream::BoxStream};
 use futures_util::TryStreamExt;
 use sqlx::{
@@ -31,6 +33,7 @@ pub struct TxConn {
     pub(crate) savepoints: Savepoints,
     /// By its own wish.
     read_only: bool,
+    pub(crate) writes: TransactionWrites,
 }
 
 /// One statement in progress: dropped before it is done, it leaves its mark.
@@ -75,6 +78,7 @@ impl TxConn {
         Self {
             lease,
             status: Status::default(),
+            writes: limits.cache().transaction(),
             limits,
             savepoints: Savepoints::default(),
             read_only,
@@ -85,6 +89,13 @@ impl TxConn {
     /// limit.
     pub fn deadline(&self) -> Option<Instant> {
         self.limits.deadline()
+    }
+
+    /// Somebody gets the bare connection.
+    fn touched_raw(&mut self) {
+        if self.writes.raw() {
+            hold_for_raw(self.limits.cache(), &mut self.lease);
+        }
     }
 
     /// The transaction has ended: says how the lease is left.
@@ -126,6 +137,11 @@ impl TxConn {
         }
         if let Some(statement) = statement {
             self.lease.note(LeaseNote::Statement(statement.facts().fingerprint()));
+            self.writes.ran(statement.facts());
+            if statement.facts().kind() == StatementKind::TxControl {
+                // It may commit, in the middle of what follows.
+                self.touched_raw();
+            }
         }
         let progress = Progress {
             status: &mut self.status,
@@ -287,6 +303,7 @@ impl<'c> Acquire<'c> for &'c mut TxConn {
         Box::pin(async move {
             self.ready().await?;
             self.status.unsure = true;
+            self.touched_raw();
             // sqlx answers a savepoint that is dropped while it begins by rolling the outer transaction back.
             let (mut progress, pg, _) = self.begin_statement(None)?;
             let begun = Transaction::begin(pg, None).await;
@@ -313,6 +330,7 @@ impl DerefMut for TxConn {
         self.status.unsure = true;
         self.status.pending = true;
         self.status.session = true;
+        self.touched_raw();
         self.lease.start()
     }
 }

@@ -92,7 +92,8 @@ impl Weighter<Box<str>, Arc<StatementFacts>> for Weight {
             + facts.normalized.len()
             + facts.summary.len()
             + names(&facts.reads)
-            + names(&facts.writes);
+            + names(&facts.writes)
+            + names(&facts.functions);
         self.least.max(held as u64)
     }
 }

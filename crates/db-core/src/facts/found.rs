@@ -18,6 +18,8 @@ pub(super) struct Found {
     pub(super) locking: bool,
     pub(super) volatile: bool,
     pub(super) opaque: bool,
+    /// What is called and is no known built-in.
+    pub(super) functions: Vec<TableName>,
     pub(super) time: bool,
     pub(super) session: bool,
     pub(super) leaves_state: bool,
@@ -61,6 +63,11 @@ impl Found {
         self.everything |= !keep(&mut self.writes, table);
     }
 
+    /// A function that is not a known built-in is called.
+    pub(super) fn calls(&mut self, function: TableName) {
+        self.opaque |= !keep(&mut self.functions, function);
+    }
+
     /// Takes over what another text or part does when it runs.
     pub(super) fn runs(&mut self, part: Self) {
         self.kind(part.kind);
@@ -74,6 +81,9 @@ impl Found {
         self.locking |= part.locking;
         self.volatile |= part.volatile;
         self.opaque |= part.opaque;
+        for function in part.functions {
+            self.calls(function);
+        }
         self.time |= part.time;
         self.session |= part.session;
         self.leaves_state |= part.leaves_state;

@@ -1,6 +1,7 @@
 //! What a function may do, by its name.
 
 use super::{
+    TableName,
     builtins::{LEAVES_STATE, PURE, RUNS_ANYTHING, SESSION, TIME, VOLATILE, VOLATILE_PREFIXES},
     found::Found,
 };
@@ -42,7 +43,10 @@ pub(super) fn called(found: &mut Found, schema: Option<&str>, name: &str) {
     } else if has(&VOLATILE) || VOLATILE_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) {
         found.volatile = true;
     } else if !has(&RUNS_ANYTHING) {
-        found.opaque = true;
+        found.calls(TableName {
+            schema: schema.map(Into::into),
+            name: name.into(),
+        });
     }
 }
 

@@ -180,8 +180,23 @@ pub const KEYS: &[KeyDoc] = keys! {
     Number "tracing.sample" = "0.01", "0..=1": "The share of calls outside any span that begin a trace.";
     Flag "tracing.query_text" = "true", "true or false": "Whether a span shows the statement, without its literals.";
 
-    Mode "cache.mode" = "off", "off, observe or enforce": "Whether answers are kept.";
-    Duration "cache.ttl" = "30s", "1ms..=24h": "How long an answer is fresh.";
+    Mode "cache.mode" = "enforce", "off, observe or enforce":
+        "Nothing is kept for a caller who does not ask for it; `observe` counts hits and runs every query.";
+    Duration "cache.ttl" = "30s", "1ms..=24h": "How long an answer is fresh when the call names no time.";
+    Number "cache.jitter" = "0.1", "0..=0.5": "The share of an answer's time taken off at random.";
+    Duration "cache.negative_ttl" = "1s", "1ms..=24h": "How long \"no such row\" is believed.";
+    DurationOrOff "cache.stale_while_revalidate" = "off", "1ms..=24h":
+        "For how long past its time an answer is given while it is read again.";
+    DurationOrOff "cache.stale_if_error" = "off", "1ms..=24h":
+        "For how long past its time an answer is given while the database can't be reached.";
+    Integer "cache.max_mib" = "64", "1..=1048576": "What all answers may take together, in MiB.";
+    Integer "cache.max_entry_kib" = "1024", "1..=1048576": "What one answer may take, in KiB; at most a sixteenth of all.";
+    Flag "cache.listen" = "true", "true or false": "Hear of other writers, over one direct connection beside the pool.";
+    Duration "cache.heartbeat" = "1s", "10ms..=1h":
+        "How often that connection is tested; unproved for two of these, nothing is given out of memory.";
+    Duration "cache.schema_check" = "5s", "10ms..=24h": "How often the schema is compared with what is known of it.";
+    Duration "cache.in_doubt" = "30s", "1ms..=24h": "How long the tables of a write of unknown outcome are not cached.";
+    Integer "cache.max_statements" = "2000", "1..=100000": "Statements that are counted one by one.";
 
     Mode "leak.mode" = "observe", "off, observe or enforce": "`observe` reports and takes nothing away; `enforce` reclaims.";
     Duration "leak.threshold" = "30s", "1ms..=24h": "A lease of another class than slow or batch that is out for longer is suspect.";

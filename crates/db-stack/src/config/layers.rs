@@ -32,26 +32,6 @@ impl Default for HealthConfig {
     }
 }
 
-/// Whether answers are kept.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct CacheConfig {
-    /// Default `off`: a stale answer is wrong for a caller who did not ask for it.
-    pub mode: Mode,
-    /// How long an answer is fresh. Default 30 s (the long end of what experts choose), 1ms..=24h.
-    #[serde(with = "duration")]
-    pub ttl: Duration,
-}
-
-impl Default for CacheConfig {
-    fn default() -> Self {
-        Self {
-            mode: Mode::Off,
-            ttl: Duration::from_secs(30),
-        }
-    }
-}
-
 /// Declares `validate` for a section.
 macro_rules! validated {
     ($($section:ty, |$self:ident, $checks:ident| $body:block)*) => {$(
@@ -71,5 +51,4 @@ validated! {
         c.at_least("timeout", &section.timeout, &MS);
         c.not_longer_than("timeout", section.timeout, "interval", section.interval);
     }
-    CacheConfig, |section, c| { c.range("ttl", &section.ttl, MS..=24 * HOUR); }
 }

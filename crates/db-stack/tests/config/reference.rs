@@ -9,10 +9,10 @@ fn inactive_keys_are_those_of_missing_layers() {
     assert!(DbConfig::default().inactive_keys().is_empty());
     let config = DbConfig::load()
         .with("pool.max_waiting", 5)
-        .with("cache.mode", Mode::Enforce)
+        .with("health.mode", Mode::Observe)
         .build()
         .unwrap();
-    assert_eq!(config.inactive_keys(), ["cache.mode"]);
+    assert_eq!(config.inactive_keys(), ["health.mode"]);
 }
 
 fn flatten(name: &str, value: &serde_json::Value, keys: &mut BTreeMap<String, String>) {

@@ -252,6 +252,16 @@ fn every_rule_names_key_value_and_range() {
         ("metrics.max_tenants", "10001", "10001", "0..=10000"),
         ("tracing.sample", "2", "2", "0..=1"),
         ("cache.ttl", "0s", "0s", "1ms..=1day"),
+        ("cache.jitter", "0.6", "0.6", "0..=0.5"),
+        ("cache.negative_ttl", "25h", "1day 1h", "1ms..=1day"),
+        ("cache.stale_while_revalidate", "25h", "1day 1h", "1ms..=1day"),
+        ("cache.stale_if_error", "25h", "1day 1h", "1ms..=1day"),
+        ("cache.max_mib", "0", "0", "1..=1048576"),
+        ("cache.max_entry_kib", "0", "0", "1..=1048576"),
+        ("cache.heartbeat", "1ms", "1ms", "10ms..=1h"),
+        ("cache.schema_check", "1ms", "1ms", "10ms..=1day"),
+        ("cache.in_doubt", "0s", "0s", "1ms..=1day"),
+        ("cache.max_statements", "0", "0", "1..=100000"),
         ("leak.threshold", "0s", "0s", day),
         ("leak.slow_threshold", "2days", "2days", day),
         ("leak.batch_threshold", "1us", "1us", day),
@@ -290,6 +300,7 @@ fn every_rule_names_key_value_and_range() {
         ".arguments",
         ".query_text",
         ".policy",
+        ".listen",
     ];
     for key in KEYS
         .iter()

@@ -1,0 +1,289 @@
+//! The handle: settings, entries, counters, and what may be dropped from them.
+
+use crate::{
+    books::{Books, CacheStats},
+    catalogue::{Catalogue, Effect, Uncacheable},
+    config::CacheConfig,
+    flight::Flights,
+    key::Key,
+    signal::Signals,
+    store::Store,
+    versions::{Place, Versions},
+};
+use arc_swap::{ArcSwap, ArcSwapOption};
+use db_core::{
+    CacheDrop, Event, Observers, StatementFacts,
+    config::{Checks, InvalidConfig},
+};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+/// A cache of answers. Cheap to clone; all clones share entries and counts.
+///
+/// It runs nothing by itself: [`serve`](Self::serve) keeps it informed of the schema and of other writers, and whoever
+/// joins it to a stack tells it of writes by [`writing`](Self::writing) and [`writer`](Self::writer).
+#[derive(Clone)]
+pub struct Cache {
+    pub(crate) shared: Arc<Shared>,
+}
+
+pub(crate) struct Shared {
+    pub(crate) config: ArcSwap<CacheConfig>,
+    pub(crate) store: ArcSwap<Store>,
+    pub(crate) versions: Versions,
+    pub(crate) flights: Arc<Flights>,
+    pub(crate) catalogue: ArcSwapOption<Catalogue>,
+    pub(crate) signals: Signals,
+    pub(crate) books: Arc<Books>,
+    pub(crate) observers: Observers,
+    /// Somebody has asked for a cached answer: from then on writes are looked at.
+    pub(crate) in_use: AtomicBool,
+    served: AtomicBool,
+    /// A plain read may call something else than it seems to: even those are looked at.
+    pub(crate) shadowed: AtomicBool,
+}
+
+impl Cache {
+    /// An empty cache that tells `observers` what happens.
+    ///
+    /// # Errors
+    /// [`InvalidConfig`] names each key that is out of range.
+    pub fn new(config: CacheConfig, observers: Observers) -> Result<Self, InvalidConfig> {
+        check(&config)?;
+        let books = Arc::new(Books::new());
+        let shared = Shared {
+            store: ArcSwap::from_pointee(Store::new(config.max_bytes(), &books)),
+            signals: Signals::new(config.listen),
+            config: ArcSwap::from_pointee(config),
+            versions: Versions::new(),
+            flights: Flights::new(),
+            catalogue: ArcSwapOption::empty(),
+            books,
+            observers,
+            in_use: AtomicBool::new(false),
+            served: AtomicBool::new(false),
+            shadowed: AtomicBool::new(false),
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+        })
+    }
+
+    /// Swaps the settings. A new size begins with an empty store; `listen` is read when the background work starts.
+    ///
+    /// # Errors
+    /// [`InvalidConfig`]; the settings in force stay.
+    pub fn reload(&self, config: CacheConfig) -> Result<(), InvalidConfig> {
+        check(&config)?;
+        let shared = &self.shared;
+        let before = shared.config.load_full();
+        if before.max_mib != config.max_mib {
+            shared
+                .store
+                .store(Arc::new(Store::new(config.max_bytes(), &shared.books)));
+        }
+        if before.mode != config.mode {
+            // Nothing was looked after while it was off.
+            shared.drop_all(CacheDrop::Asked);
+        }
+        shared.config.store(Arc::new(config));
+        Ok(())
+    }
+
+    /// The settings in force.
+    pub fn config(&self) -> Arc<CacheConfig> {
+        self.shared.config.load_full()
+    }
+
+    /// What has been counted so far, and what is in memory now.
+    pub fn stats(&self) -> CacheStats {
+        let mut stats = self.shared.books.read();
+        (stats.entries, stats.bytes) = self.shared.store.load().size();
+        stats.listening = self.shared.signals.listening();
+        stats.trouble = self.shared.signals.trouble();
+        stats
+    }
+
+    /// Drops every answer that depends on a table: `name` or `schema.name`, as in SQL. An unknown name drops all.
+    pub fn invalidate_table(&self, name: &str) {
+        let effect = match &*self.shared.catalogue.load() {
+            Some(catalogue) => catalogue.written_by_name(name),
+            None => Effect::Everything,
+        };
+        self.shared.apply(&effect, CacheDrop::Asked);
+    }
+
+    /// Drops every answer that was read under a tag.
+    pub fn invalidate_tag(&self, tag: &str) {
+        self.shared.drop_place(Place::tag(tag), CacheDrop::Asked);
+    }
+
+    /// Drops one answer. A read of it that is under way is not stopped.
+    pub fn invalidate_key(&self, key: Key) {
+        self.shared.store.load().remove(key);
+        self.shared.tell_dropped(CacheDrop::Asked, Some(1));
+    }
+
+    /// Drops all answers, and gives their memory back.
+    pub fn invalidate_all(&self) {
+        self.shared.drop_all(CacheDrop::Asked);
+        self.shared.store.load().clear();
+    }
+
+    /// The tables that tell of other processes' writes, as far as the schema is known.
+    pub fn watched(&self) -> Vec<String> {
+        self.shared
+            .catalogue
+            .load()
+            .as_ref()
+            .map(|catalogue| catalogue.watched())
+            .unwrap_or_default()
+    }
+
+    /// Whether [`serve`](Self::serve) has been promised.
+    pub fn is_served(&self) -> bool {
+        self.shared.served.load(Ordering::Acquire)
+    }
+
+    /// Promises to call [`serve`](Self::serve); `false` when somebody has already.
+    pub fn serving(&self) -> bool {
+        !self.shared.served.swap(true, Ordering::AcqRel)
+    }
+
+    /// Somebody else who may write at any moment as long as this is true: then nothing is kept. Whoever gives such a
+    /// writer its connection drops all that was kept before, by a short-lived [`writer`](Self::writer). Only the first
+    /// one counts.
+    pub fn other_writers(&self, writing: impl Fn() -> bool + Send + Sync + 'static) {
+        self.shared.versions.other_writers(Box::new(writing));
+    }
+
+    /// Another server, role or session settings, or none any more: nothing that was kept is true. Whoever serves has
+    /// stopped, and may promise it anew.
+    pub fn moved(&self) {
+        self.shared.schema_changed();
+        self.shared.signals.lost();
+        self.shared.store.load().clear();
+        self.shared.served.store(false, Ordering::Release);
+    }
+
+    /// Waits until the schema is known and other writers are heard of, or the first attempt has failed; at most
+    /// `limit`. Returns whether answers are kept from now on.
+    pub async fn ready(&self, limit: Duration) -> bool {
+        let shared = &self.shared;
+        shared.in_use.store(true, Ordering::SeqCst);
+        let ready = || {
+            shared.signals.wanted();
+            shared.catalogue.load().is_some() && !shared.signals.starting()
+        };
+        shared.signals.wait_until(limit, ready).await && shared.signals.listening() != Some(false)
+    }
+}
+
+impl Shared {
+    /// What an answer to this statement depends on.
+    pub(crate) fn places(&self, facts: &StatementFacts, tags: &[Box<str>]) -> Result<Vec<Place>, Uncacheable> {
+        let catalogue = self.catalogue.load();
+        let catalogue = catalogue.as_ref().ok_or(Uncacheable::Unready)?;
+        let tables = match catalogue.dependencies(facts) {
+            Err(Uncacheable::Opaque) if !tags.is_empty() => Ok(catalogue.known_dependencies(facts)),
+            tables => tables,
+        }?;
+        let tables = tables.into_iter().map(Place::table);
+        Ok(tables.chain(tags.iter().map(|tag| Place::tag(tag))).collect())
+    }
+
+    /// What running this statement may change.
+    pub(crate) fn effect(&self, facts: &StatementFacts) -> Effect {
+        match &*self.catalogue.load() {
+            Some(catalogue) => catalogue.effect(facts),
+            None => Effect::by_text(facts).unwrap_or(Effect::Everything),
+        }
+    }
+
+    /// Drops what a write has reached.
+    pub(crate) fn apply(&self, effect: &Effect, reason: CacheDrop) {
+        match effect {
+            Effect::Nothing => {}
+            Effect::Tables(tables) => {
+                for oid in tables {
+                    self.versions.written(Place::table(*oid));
+                }
+                self.tell_dropped(reason, Some(u32::try_from(tables.len()).unwrap_or(u32::MAX)));
+            }
+            Effect::Everything if reason == CacheDrop::Write => self.drop_all(CacheDrop::Anything),
+            Effect::Everything => self.drop_all(reason),
+            Effect::Schema => self.schema_changed(),
+        }
+    }
+
+    /// Drops what a write may have reached, or may yet reach.
+    pub(crate) fn apply_in_doubt(&self, effect: &Effect) {
+        let doubt = self.config.load().in_doubt;
+        match effect {
+            Effect::Nothing => return,
+            Effect::Tables(tables) => {
+                let catalogue = self.catalogue.load();
+                let told = |oid| {
+                    self.signals.listening() == Some(true) && catalogue.as_ref().is_some_and(|c| c.is_watched(oid))
+                };
+                for oid in tables {
+                    let place = Place::table(*oid);
+                    // If it takes effect after all, the server will say so.
+                    if told(*oid) {
+                        self.versions.written(place);
+                    } else {
+                        self.versions.in_doubt(place, doubt);
+                    }
+                }
+            }
+            Effect::Everything => self.versions.in_doubt(Place::ALL, doubt),
+            Effect::Schema => {
+                self.versions.in_doubt(Place::ALL, doubt);
+                self.schema_changed();
+            }
+        }
+        self.tell_dropped(CacheDrop::InDoubt, None);
+    }
+
+    pub(crate) fn drop_place(&self, place: Place, reason: CacheDrop) {
+        self.versions.written(place);
+        self.tell_dropped(reason, Some(1));
+    }
+
+    pub(crate) fn drop_all(&self, reason: CacheDrop) {
+        self.versions.written(Place::ALL);
+        self.tell_dropped(reason, None);
+    }
+
+    /// What is known of the schema is no longer true: nothing is kept until it has been read again.
+    pub(crate) fn schema_changed(&self) {
+        self.signals.schema_changed();
+        self.catalogue.store(None);
+        self.drop_all(CacheDrop::Schema);
+    }
+
+    pub(crate) fn tell_dropped(&self, reason: CacheDrop, what: Option<u32>) {
+        self.books.dropped(reason);
+        self.observers.tell(|| Event::CacheInvalidated { reason, what });
+    }
+}
+
+fn check(config: &CacheConfig) -> Result<(), InvalidConfig> {
+    let mut checks = Checks::default();
+    config.validate("cache", &mut checks);
+    checks.finish()
+}
+
+impl fmt::Debug for Cache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cache")
+            .field("mode", &self.shared.config.load().mode)
+            .finish_non_exhaustive()
+    }
+}

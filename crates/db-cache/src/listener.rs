@@ -1,0 +1,119 @@
+//! Hears of other writers. What can't have been heard is dropped.
+
+use crate::{cache::Cache, catalogue::Effect};
+use db_core::{CacheDrop, Event};
+use sqlx::postgres::{PgListener, PgNotification};
+use std::{future::Future, time::Duration};
+use tokio::time::{Instant, sleep, timeout};
+
+/// Where `db_cache.watch(table)` makes the server tell of writes.
+pub const CHANNEL: &str = "db_cache";
+/// Pauses between attempts to connect.
+const RECONNECT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// How long one attempt to connect may take.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// Listens for ever, over one connection at a time.
+pub(crate) async fn listen<C, F>(cache: &Cache, connect: C)
+where
+    C: Fn() -> F,
+    F: Future<Output = sqlx::Result<PgListener>>,
+{
+    let shared = &*cache.shared;
+    let mut pause = RECONNECT.0;
+    loop {
+        match timeout(CONNECT, open(&connect)).await {
+            Ok(Ok((mut listener, pid))) => {
+                pause = RECONNECT.0;
+                // From here on every commit is heard of; those before are what was missed.
+                shared.drop_all(CacheDrop::Gap);
+                shared.signals.heard(Instant::now(), lease(cache));
+                shared.signals.live();
+                shared.signals.well();
+                shared.observers.tell(|| Event::CacheListening { live: true });
+                hear(cache, &mut listener, pid).await;
+            }
+            Ok(Err(error)) => tracing::debug!(%error, "the cache can't listen"),
+            Err(_) => tracing::debug!("the cache can't listen: no answer within {CONNECT:?}"),
+        }
+        if shared.signals.lost() {
+            tracing::warn!("the cache no longer hears of other writers: nothing is given out of memory until it does");
+            shared.observers.tell(|| Event::CacheListening { live: false });
+        }
+        shared.signals.in_trouble();
+        sleep(pause.mul_f64(0.5 + 0.5 * fastrand::f64())).await;
+        pause = (pause * 2).min(RECONNECT.1);
+    }
+}
+
+async fn open<C, F>(connect: &C) -> sqlx::Result<(PgListener, i32)>
+where
+    C: Fn() -> F,
+    F: Future<Output = sqlx::Result<PgListener>>,
+{
+    let mut listener = connect().await?;
+    // A gap must never be silent.
+    listener.eager_reconnect(false);
+    listener.listen(CHANNEL).await?;
+    let pid = backend(&mut listener).await?;
+    Ok((listener, pid))
+}
+
+/// The server's process for this connection: another one means that sqlx has connected anew.
+async fn backend(listener: &mut PgListener) -> sqlx::Result<i32> {
+    sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(listener).await
+}
+
+/// How long a proof of life counts.
+fn lease(cache: &Cache) -> Duration {
+    cache.shared.config.load().heartbeat * 2
+}
+
+/// Until the connection is lost, or no longer answers.
+async fn hear(cache: &Cache, listener: &mut PgListener, pid: i32) {
+    let signals = &cache.shared.signals;
+    let mut beaten = Instant::now();
+    loop {
+        let heartbeat = cache.shared.config.load().heartbeat;
+        let quiet_until = beaten + heartbeat;
+        match tokio::time::timeout_at(quiet_until, listener.try_recv()).await {
+            Ok(Ok(Some(notification))) => {
+                cache.heard(&notification);
+                if Instant::now() < quiet_until {
+                    continue;
+                }
+            }
+            Ok(Ok(None) | Err(_)) => return,
+            Err(_) => {}
+        }
+        let asked = Instant::now();
+        match timeout(heartbeat, backend(listener)).await {
+            Ok(Ok(now)) if now == pid => {}
+            _ => return,
+        }
+        while let Some(notification) = listener.next_buffered() {
+            cache.heard(&notification);
+        }
+        beaten = asked;
+        signals.heard(asked, lease(cache));
+        signals.well();
+    }
+}
+
+impl Cache {
+    fn heard(&self, notification: &PgNotification) {
+        let shared = &*self.shared;
+        match notification.payload() {
+            "*" => shared.schema_changed(),
+            payload => {
+                let catalogue = shared.catalogue.load();
+                let effect = payload
+                    .parse()
+                    .ok()
+                    .and_then(|oid: u32| Some(catalogue.as_ref()?.written(oid)))
+                    .unwrap_or(Effect::Everything);
+                shared.apply(&effect, CacheDrop::Notified);
+            }
+        }
+    }
+}

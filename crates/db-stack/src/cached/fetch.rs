@@ -1,0 +1,100 @@
+//! From a query to its answer.
+
+use crate::cached::{
+    CacheableQuery, Cached,
+    job::{self, All, First, Job, Shape, own},
+    probe::Probe,
+    query::{Decode, Split},
+};
+use db_cache::{Answer, Begin, Lead, Outcome};
+use db_core::{Result, Want};
+use sqlx::postgres::PgRow;
+use std::sync::Arc;
+
+pub(crate) async fn all<Q: CacheableQuery>(cached: &Cached, query: Q) -> Result<Answer<Vec<Q::Value>>> {
+    let answer = match query.split(Want::All) {
+        Ok((statement, decode)) => {
+            let job = Job::new(cached, statement, <All as Shape<Q::Value>>::FETCH, Q::shape());
+            serve::<Q::Value, All>(cached, job, decode).await?
+        }
+        Err(Split::Whole(query)) => Probe::<Q, All>::new(cached).run(query, true).await?,
+        Err(Split::Failed(error)) => return Err(error),
+    };
+    Ok(answer.unwrap_or_else(|| own(Some(Vec::new())).expect("it is given something")))
+}
+
+pub(crate) async fn first<Q: CacheableQuery>(cached: &Cached, query: Q) -> Result<Option<Answer<Q::Value>>> {
+    match query.split(Want::First) {
+        Ok((statement, decode)) => {
+            let job = Job::new(cached, statement, <First as Shape<Q::Value>>::FETCH, Q::shape());
+            serve::<Q::Value, First>(cached, job, decode).await
+        }
+        Err(Split::Whole(query)) => Probe::<Q, First>::new(cached).run(query, false).await,
+        Err(Split::Failed(error)) => Err(error),
+    }
+}
+
+async fn serve<V, S>(cached: &Cached, job: Job, decode: Decode<V>) -> Result<Option<Answer<S::Stored>>>
+where
+    V: Send + Sync + 'static,
+    S: Shape<V>,
+{
+    let cache = cached.db.cache_engine();
+    let Some(key) = job.key else {
+        return Ok(own(S::keep(decoded(job.read().await?, decode)?)));
+    };
+    match cache.begin::<S::Stored>(&job.request(key)).await? {
+        Begin::Hit(answer) => Ok(Some(answer)),
+        Begin::Nothing(_) => Ok(None),
+        Begin::Refresh(answer, lead) => {
+            // Ends with its class's time limit at the latest.
+            tokio::spawn(async move { drop(Box::pin(read::<V, S>(&job, lead, decode)).await) });
+            Ok(Some(answer))
+        }
+        Begin::Read(lead) => Box::pin(read::<V, S>(&job, lead, decode)).await,
+        Begin::Bypass(_) => Ok(own(S::keep(decoded(job.read().await?, decode)?))),
+    }
+}
+
+/// Reads for all who wait.
+async fn read<V, S>(job: &Job, lead: Lead, decode: Decode<V>) -> Result<Option<Answer<S::Stored>>>
+where
+    V: Send + Sync + 'static,
+    S: Shape<V>,
+{
+    let rows = match lead.run(job.read()).await {
+        Outcome::Done(Ok(rows)) => rows,
+        Outcome::Done(Err(error)) => return lead.fail(error),
+        Outcome::Trouble => match lead.stale() {
+            Some(answer) => return Ok(answer),
+            // Outdated meanwhile: there is nothing to fall back on any more.
+            None => match job.read().await {
+                Ok(rows) => rows,
+                Err(error) => return lead.fail(error),
+            },
+        },
+    };
+    let bytes = job::bytes::<V>(&rows);
+    match decoded(rows, decode) {
+        Ok(values) => Ok(filled::<V, S>(lead, values, bytes)),
+        Err(error) => lead.fail(error),
+    }
+}
+
+/// Keeps what was read.
+pub(crate) fn filled<V, S: Shape<V>>(lead: Lead, values: Vec<V>, bytes: usize) -> Option<Answer<S::Stored>> {
+    match S::keep(values) {
+        Some(stored) => {
+            let negative = S::is_negative(&stored);
+            Some(lead.fill(Arc::new(stored), bytes, negative))
+        }
+        None => {
+            lead.nothing();
+            None
+        }
+    }
+}
+
+fn decoded<V>(rows: Vec<PgRow>, decode: Decode<V>) -> Result<Vec<V>> {
+    Ok(rows.into_iter().map(decode).collect::<sqlx::Result<_>>()?)
+}

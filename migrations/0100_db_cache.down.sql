@@ -1,0 +1,2 @@
+-- With the triggers of every table that is watched.
+DROP SCHEMA db_cache CASCADE;
