@@ -73,6 +73,7 @@ impl Error {
             Self::Acquire(acquire) => match acquire.failure {
                 AcquireFailure::TimedOut => "pool_exhausted",
                 AcquireFailure::QueueFull => "queue_full",
+                AcquireFailure::Shed(_) => "shed",
                 AcquireFailure::Down => "database_down",
                 AcquireFailure::TooManyConnections => "too_many_connections",
                 AcquireFailure::Refused => "connection_refused",
