@@ -143,8 +143,8 @@ impl Lead {
         self.book.failed.fetch_add(1, Relaxed);
         if is_outage(&error) {
             let signals = &self.cache.shared.signals;
-            // A statement may be slow on a server that is well: the heartbeat knows, where there is one.
-            if !(matches!(error, Error::Timeout(_)) && signals.listening() == Some(true)) {
+            // The heartbeat knows better, where there is one.
+            if !(is_local(&error) && signals.listening() == Some(true)) {
                 signals.in_trouble();
             }
             if let Some(answer) = self.stale() {
@@ -185,13 +185,28 @@ impl Lead {
     }
 }
 
-/// Whether an error says that the database can't be reached or does not answer: then an answer past its time is better
-/// than none. An open breaker is such an error, a refusal of the statement is not.
+/// Whether an error says that the database can't be reached or does not answer in time: then an answer past its time is
+/// better than none. An open breaker is such an error, a refusal of the statement is not.
 pub fn is_outage(error: &Error) -> bool {
     match error {
-        Error::Network { .. } | Error::Timeout(_) => true,
-        Error::Acquire(acquire) => !matches!(acquire.failure, AcquireFailure::Refused | AcquireFailure::Closed),
+        Error::Network { .. } | Error::Timeout(_) | Error::Breaker(_) => true,
+        Error::Acquire(acquire) => !matches!(
+            acquire.failure,
+            AcquireFailure::Refused | AcquireFailure::Closed | AcquireFailure::Nested
+        ),
         Error::Server(server) => server.is_fatal() || server.state().counts_against_breaker(),
+        _ => false,
+    }
+}
+
+/// Whether an outage may be no more than a slow statement, or more callers than connections.
+fn is_local(error: &Error) -> bool {
+    match error {
+        Error::Timeout(_) => true,
+        Error::Acquire(acquire) => matches!(
+            acquire.failure,
+            AcquireFailure::TimedOut | AcquireFailure::QueueFull | AcquireFailure::Shed(_)
+        ),
         _ => false,
     }
 }
@@ -199,7 +214,7 @@ pub fn is_outage(error: &Error) -> bool {
 /// Whether an error is about the caller's own limits, so that another caller may fare better.
 fn is_own(error: &Error) -> bool {
     match error {
-        Error::Timeout(_) | Error::Acquire(_) => true,
+        Error::Timeout(_) | Error::Acquire(_) | Error::Breaker(_) => true,
         Error::Server(server) => server.state() == SqlState::QueryCanceled,
         _ => false,
     }

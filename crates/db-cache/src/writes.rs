@@ -26,7 +26,13 @@ impl Wrote {
     pub fn of<T>(result: &Result<T>, all_or_nothing: bool) -> Self {
         match result {
             Ok(_) => Self::Settled,
-            Err(Error::Acquire(_) | Error::Network { sent: Sent::No, .. } | Error::Config(_)) => Self::Nothing,
+            Err(
+                Error::Acquire(_)
+                | Error::Network { sent: Sent::No, .. }
+                | Error::Config(_)
+                | Error::Breaker(_)
+                | Error::NeedsSession(_),
+            ) => Self::Nothing,
             Err(Error::Timeout(timeout)) if timeout.sent == Sent::No => Self::Nothing,
             Err(Error::Server(server)) if server.state().is_ambiguous() => Self::Unknown,
             Err(Error::Server(_)) if all_or_nothing => Self::Nothing,
