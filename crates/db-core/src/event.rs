@@ -1,19 +1,10 @@
 //! What the layers tell about themselves. No layer knows who listens.
 
 use crate::{
-    AcquireFailure, BanReason, BreakerCause, BreakerState, CallReport, Fingerprint, GaveUp, LimitOrigin, LimitReason,
-    Priority, QueryClass, RetryCause, SqlState, Suspect,
+    AcquireFailure, BanReason, BreakerCause, BreakerState, Fingerprint, GaveUp, LimitOrigin, LimitReason, Priority,
+    QueryClass, RetryCause, SqlState, Suspect,
 };
-use arc_swap::ArcSwap;
-use std::{
-    fmt,
-    panic::Location,
-    sync::{
-        Arc, PoisonError, RwLock,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{panic::Location, sync::Arc, time::Duration};
 
 /// Why the pool closed a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -489,111 +480,4 @@ pub enum Event {
         /// Leases that were still out at the end of the drain limit.
         still_out: u32,
     },
-}
-
-/// Is told what happens. Called inline, some events on the path of a query: be quick, never block.
-pub trait Observer: Send + Sync + 'static {
-    /// Something happened.
-    fn event(&self, event: &Event);
-
-    /// Whether it wants to be told of every call and every lease as well; asked once. Default no: ordinary calls then
-    /// cost nothing.
-    fn watches_calls(&self) -> bool {
-        false
-    }
-
-    /// A call is over.
-    fn call(&self, report: &CallReport<'_>) {
-        let _ = report;
-    }
-
-    /// A caller has got a lease.
-    fn leased(&self, waited: Duration) {
-        let _ = waited;
-    }
-
-    /// A lease came back.
-    fn returned(&self, held: Duration) {
-        let _ = held;
-    }
-}
-
-/// The observers of one stack, shared by its layers. Costs one relaxed load per event when nobody listens.
-#[derive(Clone, Default)]
-pub struct Observers(Arc<Registry>);
-
-#[derive(Default)]
-struct Registry {
-    any: AtomicBool,
-    list: RwLock<Arc<[Arc<dyn Observer>]>>,
-    any_watches: AtomicBool,
-    /// Those who watch every call, to be found without a lock.
-    watchers: ArcSwap<Vec<Arc<dyn Observer>>>,
-}
-
-impl Observers {
-    /// Adds an observer for as long as the stack lives.
-    pub fn add(&self, observer: Arc<dyn Observer>) {
-        let mut list = self.0.list.write().unwrap_or_else(PoisonError::into_inner);
-        *list = list.iter().cloned().chain([observer]).collect();
-        let watchers = list.iter().filter(|observer| observer.watches_calls()).cloned();
-        self.0.watchers.store(Arc::new(watchers.collect()));
-        self.0
-            .any_watches
-            .store(!self.0.watchers.load().is_empty(), Ordering::Release);
-        self.0.any.store(true, Ordering::Release);
-    }
-
-    /// Whether anybody watches every call. One relaxed load.
-    pub fn any_watches(&self) -> bool {
-        self.0.any_watches.load(Ordering::Relaxed)
-    }
-
-    /// Tells those who watch every call that one is over.
-    pub fn call(&self, report: &CallReport<'_>) {
-        for watcher in self.0.watchers.load().iter() {
-            watcher.call(report);
-        }
-    }
-
-    /// Tells those who watch that a caller has got a lease.
-    pub fn leased(&self, waited: Duration) {
-        if self.any_watches() {
-            for watcher in self.0.watchers.load().iter() {
-                watcher.leased(waited);
-            }
-        }
-    }
-
-    /// Tells those who watch that a lease came back.
-    pub fn returned(&self, held: impl FnOnce() -> Duration) {
-        if self.any_watches() {
-            let held = held();
-            for watcher in self.0.watchers.load().iter() {
-                watcher.returned(held);
-            }
-        }
-    }
-
-    /// Whether anybody listens.
-    pub fn any(&self) -> bool {
-        self.0.any.load(Ordering::Relaxed)
-    }
-
-    /// Tells everybody; the event is built only if somebody listens.
-    pub fn tell(&self, event: impl FnOnce() -> Event) {
-        if self.any() {
-            let list = self.0.list.read().unwrap_or_else(PoisonError::into_inner).clone();
-            let event = event();
-            for observer in list.iter() {
-                observer.event(&event);
-            }
-        }
-    }
-}
-
-impl fmt::Debug for Observers {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Observers").field("any", &self.any()).finish()
-    }
 }

@@ -25,6 +25,7 @@ mod event;
 mod facts;
 mod lessor;
 mod limit;
+mod observer;
 mod operation;
 mod pooler;
 mod priority;
@@ -49,10 +50,11 @@ pub use error::{
     AcquireError, AcquireFailure, CausalError, ConnectFailure, Error, Holder, LimitOrigin, Result, Sent, ServerError,
     TimeoutError, TransactionAborted,
 };
-pub use event::{CacheDrop, CloseReason, Event, LeaseOutcome, Observer, Observers};
+pub use event::{CacheDrop, CloseReason, Event, LeaseOutcome};
 pub use facts::{FactsCache, Fingerprint, StatementFacts, StatementKind, TableName};
 pub use lessor::{EndSession, LeaseId, Lessor, Session, SessionState, Signalled};
 pub use limit::LimitReason;
+pub use observer::{Observer, Observers, Observing};
 pub use operation::{Footprint, Operation};
 pub use pooler::{NeedsSession, SharedSession};
 pub use priority::Priority;

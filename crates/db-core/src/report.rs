@@ -81,7 +81,6 @@ impl Error {
                 AcquireFailure::Nested => "nested_acquire",
                 AcquireFailure::NoReplica => "no_replica",
                 AcquireFailure::NoPrimary => "no_primary",
-                AcquireFailure::Shed(_) => "shed",
             },
             Self::Timeout(_) => "timeout",
             Self::Breaker(_) => "breaker_open",

@@ -19,7 +19,8 @@ pub(crate) fn lazy(options: PgConnectOptions, config: &PoolConfig, shared: Weak<
         .and_then(|shared| Some(shared.endpoint.load().hooks()?.options().clone()));
     hooks
         .unwrap_or_default()
-        .max_connections(config.max_connections)
+        // The budget is kept by lending, and follows a reload; this one could not.
+        .max_connections(config.max_connections.max(DIALS))
         .min_connections(0)
         .acquire_timeout(config.acquire_timeout)
         .max_lifetime(None)

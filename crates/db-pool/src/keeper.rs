@@ -2,6 +2,7 @@
 
 use crate::{
     conn::{Backend, Conn, Guest, expiry},
+    home::Resident,
     reaper,
     shared::Shared,
 };
@@ -23,7 +24,8 @@ struct Dialled {
 }
 
 /// Opens connections as they are wanted, for as long as the pool lives.
-pub(crate) async fn keep(shared: Arc<Shared>) {
+pub(crate) async fn keep(shared: Arc<Shared>, resident: Resident) {
+    let _resident = resident;
     let mut dials = JoinSet::new();
     let mut failures = 0_u32;
     let mut not_before = Instant::now();

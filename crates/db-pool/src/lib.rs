@@ -27,6 +27,7 @@ mod dial;
 mod forecast;
 mod governor;
 mod holders;
+mod home;
 mod inner;
 mod keeper;
 mod lane;

@@ -6,6 +6,7 @@ use crate::{
     dial::Endpoint,
     governor,
     holders::Caller,
+    home::Home,
     inner::{self, Lent},
     keeper,
     lease::PoolLease,
@@ -104,7 +105,7 @@ impl PoolBuilder {
             control: Control::default(),
             epochs: watch::Sender::new(0),
             reconnecting: tokio::sync::Mutex::default(),
-            runtime: OnceLock::new(),
+            home: Home::default(),
             inner: OnceLock::new(),
             plans: Plans::default(),
             waited_nanos: AtomicU64::new(0),
@@ -173,19 +174,30 @@ impl Pool {
         }
     }
 
-    /// Starts the background tasks, in the runtime of the first caller.
+    /// Starts the background tasks in this runtime, unless they run already. When the runtime of an earlier caller has
+    /// gone, its tasks went with it, and its connections are of no use in another one.
     pub(crate) fn start(&self) {
-        if self.shared.runtime.get().is_some() {
+        if self.shared.home.is_alive() {
             return;
         }
         let runtime = Handle::current();
         let mut running = self.tasks.running.lock();
-        if self.shared.runtime.set(runtime.clone()).is_ok() {
-            running.push(runtime.spawn(keeper::keep(self.shared.clone())).abort_handle());
-            running.push(runtime.spawn(reaper::reap(self.shared.clone())).abort_handle());
-            running.push(runtime.spawn(governor::govern(self.shared.clone())).abort_handle());
-            running.push(runtime.spawn(Control::serve(self.shared.clone())).abort_handle());
+        if self.is_closed() {
+            return;
         }
+        let Some(resident) = self.shared.home.move_in(&runtime) else {
+            return;
+        };
+        if !running.is_empty() {
+            self.shared.state.lock().stats.dialing = 0;
+            self.shared.next_epoch();
+        }
+        running.clear();
+        let shared = || self.shared.clone();
+        running.push(runtime.spawn(keeper::keep(shared(), resident)).abort_handle());
+        running.push(runtime.spawn(reaper::reap(shared())).abort_handle());
+        running.push(runtime.spawn(governor::govern(shared())).abort_handle());
+        running.push(runtime.spawn(Control::serve(shared())).abort_handle());
     }
 
     /// The pool's figures at this moment.

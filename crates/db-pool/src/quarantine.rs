@@ -23,7 +23,8 @@ const LATE_ANSWERS: u32 = 16;
 /// One simple-protocol message: is a transaction open, and then back to the session as it was set up. Never
 /// `DISCARD ALL` or `DEALLOCATE`, which would break sqlx's statement cache. Under the extended protocol the two
 /// clocks differ outside a transaction too.
-const RESET: &str = "SELECT now() <> statement_timestamp(); RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; \
+const RESET: &str = "SELECT now() <> statement_timestamp(), (SELECT string_agg(format('DEALLOCATE %I', name), '; ') \
+    FROM pg_prepared_statements WHERE from_sql); RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; \
     CLOSE ALL; UNLISTEN *; SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES";
 
 /// How a lease was left.
@@ -110,14 +111,17 @@ async fn clean(shared: &Shared, conn: &mut Conn, left: Left) -> sqlx::Result<()>
     let reset = reset_sql(shared, conn);
     for _ in 0..3 {
         match reset_session(&mut conn.pg, reset.clone()).await {
-            Ok(false) => {
+            Ok(Session { open: false, prepared }) => {
+                if let Some(forget) = prepared {
+                    conn.pg.execute(sqlx::raw_sql(AssertSqlSafe(forget))).await?;
+                }
                 if conn.pg.is_in_transaction() || (left == Left::WrongNode && is_standby(shared, conn).await?) {
                     return Err(sqlx::Error::WorkerCrashed);
                 }
                 return shared.plans.renew(conn).await;
             }
             // An open transaction took the reset with it: roll back, and reset again.
-            Ok(true) => roll_back(&mut conn.pg).await?,
+            Ok(Session { open: true, .. }) => roll_back(&mut conn.pg).await?,
             // A cancel that came late, or an aborted transaction.
             Err(sqlx::Error::Database(error))
                 if (busy && error.code().as_deref() == Some("57014")) || error.code().as_deref() == Some("25P02") =>
@@ -214,14 +218,24 @@ fn reset_sql(shared: &Shared, conn: &Conn) -> SqlStr {
     }
 }
 
-/// Whether a transaction was open.
-async fn reset_session(pg: &mut PgConnection, reset: SqlStr) -> sqlx::Result<bool> {
+/// What a reset has found.
+struct Session {
+    /// Whether a transaction was open.
+    open: bool,
+    /// The statements that forget what was prepared by `PREPARE`; the driver's own are not among them.
+    prepared: Option<String>,
+}
+
+async fn reset_session(pg: &mut PgConnection, reset: SqlStr) -> sqlx::Result<Session> {
     let mut steps = pg.fetch_many(sqlx::raw_sql(reset));
-    let mut open = None;
+    let mut session = None;
     while let Some(step) = steps.try_next().await? {
-        if let (Either::Right(row), None) = (step, open) {
-            open = Some(row.try_get::<bool, _>(0)?);
+        if let (Either::Right(row), None) = (step, &session) {
+            session = Some(Session {
+                open: row.try_get(0)?,
+                prepared: row.try_get(1)?,
+            });
         }
     }
-    open.ok_or(sqlx::Error::RowNotFound)
+    session.ok_or(sqlx::Error::RowNotFound)
 }

@@ -6,6 +6,7 @@ use crate::{
     control::Control,
     dial::Endpoint,
     holders::{Caller, Standing},
+    home::Home,
     lease::PoolLease,
     plans::Plans,
     quarantine::{self, Left},
@@ -44,7 +45,8 @@ pub(crate) struct Shared {
     pub(crate) epochs: watch::Sender<u64>,
     /// One reconnect at a time.
     pub(crate) reconnecting: tokio::sync::Mutex<()>,
-    pub(crate) runtime: OnceLock<Handle>,
+    /// Where the tasks of the pool run.
+    pub(crate) home: Home,
     pub(crate) inner: OnceLock<PgPool>,
     pub(crate) plans: Plans,
     /// Time spent waiting, in nanoseconds: counted without the lock, after the wait.
@@ -223,7 +225,7 @@ impl Shared {
     }
 
     /// Lets a connection go that the accounts have forgotten: politely where the wire is whole and a runtime is there.
-    #[expect(clippy::boxed_local, reason = "the accounts hand out boxes")]
+    #[allow(clippy::boxed_local, reason = "the accounts hand out boxes")]
     pub(crate) fn part(&self, conn: Box<Conn>, reason: CloseReason) {
         self.emptied.notify_waiters();
         self.observers.tell(|| Event::Closed {
@@ -243,7 +245,7 @@ impl Shared {
 
     /// A lease with work in flight or unknown session state: made clean by a task of its own.
     pub(crate) fn quarantine(self: &Arc<Self>, conn: Box<Conn>, left: Left) {
-        let runtime = Handle::try_current().ok().or_else(|| self.runtime.get().cloned());
+        let runtime = Handle::try_current().ok().or_else(|| self.home.runtime());
         let Some(runtime) = runtime else {
             return self.discard(conn, CloseReason::Quarantine);
         };

@@ -44,6 +44,10 @@ const STAINS: &[(&str, &str)] = &[
         "BEGIN; DECLARE stain CURSOR WITH HOLD FOR SELECT 1; COMMIT",
         "SELECT count(*)::text FROM pg_cursors",
     ),
+    (
+        "PREPARE stain AS SELECT 1; PREPARE \"another stain\" AS SELECT 2",
+        "SELECT count(*)::text FROM pg_prepared_statements WHERE from_sql",
+    ),
     // In a transaction everything above must be undone too, and the transaction itself.
     ("BEGIN", "SELECT (now() <> statement_timestamp())::text"),
     ("BEGIN; SET LOCAL work_mem = '1234kB'; LISTEN stain", "SHOW work_mem"),

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Rig, rig, run, until, up_to};
+use common::{Rig, SOON, rig, run, until, up_to};
 use db_core::{Lease, LeaseState};
 use db_pool::{Pool, PoolLease};
 use std::{panic, thread, time::Duration};
@@ -145,4 +145,28 @@ fn a_pool_that_was_never_used_needs_no_runtime() {
     assert!(pool.try_acquire().is_none());
     assert_eq!(pool.stats().size, 0);
     drop(pool);
+}
+
+/// A pool in a static outlives the runtimes of tests and of commands that each make their own.
+#[test]
+fn the_next_runtime_takes_over() {
+    let rig = on(rig());
+    let pool = rig.pool(up_to(2));
+    for runtime in runtimes().into_iter().chain(runtimes()) {
+        let held = runtime.block_on(async {
+            for _ in 0..3 {
+                let mut lease = timeout(SOON, pool.acquire()).await.unwrap().unwrap();
+                run(&mut lease, "SELECT 1").await;
+            }
+            pool.acquire().await.unwrap()
+        });
+        drop(runtime);
+        drop(held);
+    }
+    let closer = Builder::new_current_thread().enable_all().build().unwrap();
+    closer.block_on(pool.close());
+    assert!(closer.block_on(pool.acquire()).is_err());
+    drop(closer);
+    drop(pool);
+    all_gone(&rig);
 }

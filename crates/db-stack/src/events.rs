@@ -1,6 +1,6 @@
 //! What happens, as a stream.
 
-use db_core::{Event, Observer, Observers};
+use db_core::{Event, Observer, Observers, Observing};
 use std::{fmt, sync::Arc};
 use tokio::sync::broadcast::{self, error::RecvError};
 
@@ -12,6 +12,7 @@ const BACKLOG: usize = 1024;
 pub struct Events {
     receiver: broadcast::Receiver<Event>,
     missed: u64,
+    _observing: Observing,
 }
 
 struct Sender(broadcast::Sender<Event>);
@@ -26,8 +27,11 @@ impl Observer for Sender {
 impl Events {
     pub(crate) fn of(observers: &Observers) -> Self {
         let (sender, receiver) = broadcast::channel(BACKLOG);
-        observers.add(Arc::new(Sender(sender)));
-        Self { receiver, missed: 0 }
+        Self {
+            receiver,
+            missed: 0,
+            _observing: observers.add_while(Arc::new(Sender(sender))),
+        }
     }
 
     /// The next event; `None` once the database is gone. Cancel-safe.

@@ -89,3 +89,18 @@ async fn it_ends_with_the_database() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_reader_that_is_gone_costs_nothing() {
+    let rig = rig().await;
+    let db = rig.db(1);
+    for _ in 0..10 {
+        drop(db.events());
+    }
+    let mut events = db.events();
+    db.reload(db.config().as_ref().clone()).unwrap();
+    assert!(events.try_next().is_some());
+    drop(db);
+    // The last handle is gone, and with it whoever could tell.
+    while timeout(SOON, events.next()).await.unwrap().is_some() {}
+}
