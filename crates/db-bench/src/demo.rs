@@ -96,6 +96,7 @@ async fn play(args: Args, mut stopped: watch::Receiver<bool>) -> anyhow::Result<
     let gathered = timeout(DRAIN, gather(&mut report, traders, killer, analyst, forgetful)).await;
     progress::finish();
     report.stats = db.stats();
+    report.retries = Some(db.retries());
     gathered.with_context(|| {
         format!(
             "the workload did not end within {DRAIN:?}; the pool: {:?}",
@@ -116,7 +117,9 @@ async fn play(args: Args, mut stopped: watch::Receiver<bool>) -> anyhow::Result<
 
 /// A server with the schema and its rows, and what the money in it adds up to.
 async fn prepare(args: &Args) -> anyhow::Result<(Postgres, Db, Money)> {
-    let server = Postgres::start().await.context("no throwaway PostgreSQL")?;
+    // Deadlocks are wanted here, and their callers should not wait the default second for them to be found.
+    let server = Postgres::builder().setting("deadlock_timeout", "20ms").start();
+    let server = server.await.context("no throwaway PostgreSQL")?;
     let db = Db::builder()
         .url(&server.url())
         .max_connections(CONNECTIONS)

@@ -4,14 +4,18 @@ mod arrivals;
 mod cancel;
 mod cancellation;
 mod dead_peers;
+mod deadlocks;
+mod exactly_once;
 mod findings;
 mod full_stack;
 mod leaks;
+mod outage;
 mod overload;
 mod pgbouncer;
 mod priorities;
 mod restart;
 mod rig;
+mod stale_plans;
 mod storm;
 mod subject;
 mod timeout_memory;
@@ -102,6 +106,26 @@ const PROOFS: &[Proof] = &[
         name: "priorities",
         promise: "background at 10 times the capacity costs critical calls half of their p99 at most, and is served too",
         run: |quick| Box::pin(priorities::run(quick)),
+    },
+    Proof {
+        name: "exactly-once",
+        promise: "with connections cut at random bytes nothing acknowledged is lost, and nothing is done twice",
+        run: |quick| Box::pin(exactly_once::run(quick)),
+    },
+    Proof {
+        name: "outage",
+        promise: "without a server load is at most 1.1 times what callers ask for, and all is well 1 s after its return",
+        run: |quick| Box::pin(outage::run(quick)),
+    },
+    Proof {
+        name: "deadlocks",
+        promise: "transactions that get in each other's way all commit, and the sums are right",
+        run: |quick| Box::pin(deadlocks::run(quick)),
+    },
+    Proof {
+        name: "stale-plans",
+        promise: "a change of schema under load is seen by no caller",
+        run: |quick| Box::pin(stale_plans::run(quick)),
     },
     Proof {
         name: "full-stack",

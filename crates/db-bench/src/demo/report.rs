@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
-use db_stack::{CloseReason, PoolStats};
+use db_stack::{CloseReason, PoolStats, RetryStats};
 
 use crate::demo::{
     analyst::Answers,
@@ -21,6 +21,7 @@ pub(crate) struct Report {
     pub(crate) answers: Answers,
     pub(crate) forgotten: Forgotten,
     pub(crate) stats: PoolStats,
+    pub(crate) retries: Option<RetryStats>,
 }
 
 impl Report {
@@ -33,6 +34,7 @@ impl Report {
             answers: Answers::default(),
             forgotten: Forgotten::default(),
             stats: PoolStats::default(),
+            retries: None,
         }
     }
 
@@ -56,6 +58,9 @@ impl Report {
         println!("{}", self.calls());
         println!("{}", self.errors());
         println!("{}", self.orders(audit));
+        if let Some(retries) = &self.retries {
+            println!("{}", transactions(retries));
+        }
         println!("{}", self.analytics());
         println!("{}", self.leaks());
         println!("{}", self.pool());
@@ -206,6 +211,43 @@ impl Report {
         }
         table
     }
+}
+
+/// How the transactions went, and what was tried again.
+fn transactions(retries: &RetryStats) -> Table {
+    let mut table = table(["transactions and retries", ""]);
+    let transactions = &retries.transactions;
+    let reruns: u64 = transactions.attempts.iter().skip(1).sum();
+    let causes: Vec<_> = retries
+        .causes
+        .iter()
+        .filter(|cause| cause.retries > 0)
+        .map(|cause| format!("{} {}", cause.retries, cause.cause.name()))
+        .collect();
+    let rows = [
+        ("committed", transactions.committed.to_string()),
+        ("of all, those that ran more than once", reruns.to_string()),
+        (
+            "attempts lost to deadlocks, to connections",
+            format!("{}, {}", transactions.deadlocks, transactions.connection_losses),
+        ),
+        (
+            "failed, of unknown outcome",
+            format!("{}, {}", transactions.failed, transactions.unknown),
+        ),
+        (
+            "retries",
+            if causes.is_empty() {
+                "0".to_owned()
+            } else {
+                causes.join(", ")
+            },
+        ),
+    ];
+    for (what, figure) in rows {
+        table.add_row([what.to_owned(), figure]);
+    }
+    table
 }
 
 fn table<const N: usize>(header: [&str; N]) -> Table {

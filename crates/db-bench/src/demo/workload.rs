@@ -3,11 +3,14 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
-use db_stack::{AcquireFailure, Db, Error, Sent};
+use db_stack::{AcquireFailure, Db, Error, Sent, TxConn};
 use futures::TryStreamExt;
 use hdrhistogram::Histogram;
 use tokio::{
@@ -23,6 +26,8 @@ use crate::demo::{
 
 /// What a caller waits at most.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The first accounts: each order pays two of them.
+const BROKERS: i64 = 2;
 /// After an error: a caller that is refused at once must not spin.
 const PAUSE: Duration = Duration::from_millis(1);
 
@@ -150,23 +155,30 @@ impl Trader {
         }
     }
 
+    /// Two different ones, in any order.
+    fn brokers(&mut self) -> [i64; 2] {
+        let first = self.dice.i64(1..=BROKERS);
+        [first, first % BROKERS + 1]
+    }
+
     async fn order(&mut self, account: i64, symbol: &str) -> Result<(), String> {
         let order = Order {
             id: OrderId::random(&mut self.dice),
             account,
-            symbol,
+            symbol: symbol.to_owned(),
             quantity: self.dice.i64(1..=20),
+            brokers: self.brokers(),
         };
-        let db = self.db.clone();
-        let committing = AtomicBool::new(false);
-        let answer = timeout(PATIENCE, order.place(&db, &committing)).await;
+        let (db, id) = (self.db.clone(), order.id);
+        let committing = Arc::new(AtomicBool::new(false));
+        let answer = timeout(PATIENCE, order.place(&db, committing.clone())).await;
         let fate = match &answer {
             Ok(Ok(true)) => Fate::Acknowledged,
             Ok(Err(Error::CommitUnknown { .. })) => Fate::Unknown,
             Err(_) if committing.load(Ordering::Relaxed) => Fate::Unknown,
             Ok(Ok(false) | Err(_)) | Err(_) => Fate::Refused,
         };
-        self.tally.ledger.note(order.id, fate);
+        self.tally.ledger.note(id, fate);
         if fate == Fate::Acknowledged {
             self.progress.order();
         }
@@ -181,36 +193,54 @@ impl Trader {
     }
 }
 
-struct Order<'a> {
+/// What an order is made of; owned, so that its transaction can run again.
+#[derive(Clone)]
+struct Order {
     id: OrderId,
     account: i64,
-    symbol: &'a str,
+    symbol: String,
     quantity: i64,
+    /// Two who each get a cent, in any order: two orders that name the same ones the other way round deadlock.
+    brokers: [i64; 2],
 }
 
-impl Order<'_> {
-    /// Whether the account could pay for it.
-    async fn place(&self, db: &Db, committing: &AtomicBool) -> Result<bool, Error> {
-        let price = quote(db, self.symbol).await?;
-        let mut tx = db.begin().await?;
-        // The account first, always: orders of one account queue up instead of deadlocking.
+impl Order {
+    /// Whether the account could pay for it. Exactly once: the order's identity is the key.
+    async fn place(self, db: &Db, committing: Arc<AtomicBool>) -> Result<bool, Error> {
+        let price = quote(db, &self.symbol).await?;
+        let id = self.id.to_string();
+        db.transaction_once_stored(&id, async move |tx: &mut TxConn| {
+            let placed = self.book(tx, price).await?;
+            committing.store(true, Ordering::Relaxed);
+            Ok::<_, Error>(placed)
+        })
+        .await
+    }
+
+    async fn book(&self, tx: &mut TxConn, price: i64) -> Result<bool, Error> {
         let paid = sqlx::query(
-            "UPDATE accounts SET balance = balance - $2, reserved = reserved + $2 WHERE id = $1 AND balance >= $2",
+            "UPDATE accounts SET balance = balance - $2 - $3, reserved = reserved + $2 WHERE id = $1 AND balance >= $2 + $3",
         )
         .bind(self.account)
         .bind(price * self.quantity)
+        .bind(self.brokers.len() as i64)
         .execute(&mut *tx)
         .await?;
         if paid.rows_affected() == 0 {
-            tx.rollback().await?;
             return Ok(false);
+        }
+        for broker in self.brokers {
+            sqlx::query("UPDATE accounts SET balance = balance + 1 WHERE id = $1")
+                .bind(broker)
+                .execute(&mut *tx)
+                .await?;
         }
         sqlx::query(
             "INSERT INTO orders (client_id, account_id, symbol, quantity, price) VALUES ($1::text::uuid, $2, $3, $4, $5)",
         )
         .bind(self.id.to_string())
         .bind(self.account)
-        .bind(self.symbol)
+        .bind(&self.symbol)
         .bind(self.quantity)
         .bind(price)
         .execute(&mut *tx)
@@ -220,12 +250,10 @@ impl Order<'_> {
              ON CONFLICT (account_id, symbol) DO UPDATE SET quantity = p.quantity + excluded.quantity",
         )
         .bind(self.account)
-        .bind(self.symbol)
+        .bind(&self.symbol)
         .bind(self.quantity)
         .execute(&mut *tx)
         .await?;
-        committing.store(true, Ordering::Relaxed);
-        tx.commit().await?;
         Ok(true)
     }
 }
