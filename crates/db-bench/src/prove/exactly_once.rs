@@ -47,7 +47,7 @@ struct Books {
 }
 
 pub(crate) async fn run(quick: bool) -> anyhow::Result<Verdict> {
-    let (transactions, cuts) = if quick { (2_000, 200) } else { (20_000, 2_000) };
+    let (transactions, cuts) = if quick { (1_200, 120) } else { (20_000, 2_000) };
     println!(
         "{WORKERS} workers, at least {transactions} write transactions in transaction_once and {cuts} cuts; then as many \
          plain writes"
