@@ -252,6 +252,13 @@ impl Pool {
         self.shared.next_epoch();
     }
 
+    /// Other options for connections opened from now on, with the session settings as they are: the same database on
+    /// another node. Those of before are closed as they come back.
+    pub fn set_options(&self, options: PgConnectOptions) {
+        let session = (*self.shared.session.load_full()).clone();
+        self.set_endpoint(options, session);
+    }
+
     /// New session settings for connections opened from now on, at the same endpoint; those of before are closed as
     /// they come back.
     pub fn set_session(&self, session: SessionConfig) {

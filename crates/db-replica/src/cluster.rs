@@ -131,6 +131,14 @@ impl Cluster {
         self.shared.until(Instant::now() + limit, looked).await.is_some()
     }
 
+    /// Ends the watching: nothing is routed any more, and all calls go to the primary of that moment.
+    pub fn stop(&self) {
+        self.tasks.active.store(false, Ordering::Release);
+        for (_, task) in self.tasks.running.lock().drain() {
+            task.abort();
+        }
+    }
+
     /// Swaps the settings; nodes stay.
     ///
     /// # Errors

@@ -69,7 +69,7 @@ pub use layer::ReplicaLayer;
 pub use member::Member;
 pub use picked::Picked;
 pub use probe::position_of;
-pub use routed::Routed;
+pub use routed::{Place, Routed};
 pub use standing::Standing;
 pub use stats::{ClusterStats, NodeStats, ReplicaStats};
 pub use urls::NodeUrls;

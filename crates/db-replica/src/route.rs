@@ -39,6 +39,8 @@ pub(crate) enum Again {
 pub(crate) fn again(error: &Error) -> Again {
     match error {
         error if is_fault(error) => Again::Elsewhere,
+        // Its breaker knows what happened.
+        Error::Breaker(_) => Again::Elsewhere,
         Error::Acquire(acquire) => match acquire.failure {
             AcquireFailure::QueueFull | AcquireFailure::Closed => Again::Elsewhere,
             _ => Again::Nowhere,

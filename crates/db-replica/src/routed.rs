@@ -3,7 +3,9 @@
 use crate::{
     causality::{self, Floor},
     cluster::Cluster,
-    fallback, p2c,
+    fallback,
+    member::Member,
+    p2c,
     picked::Picked,
     readers::Reader,
     route::{Again, Route, again, route},
@@ -15,11 +17,15 @@ use crate::{
 use db_core::{Call, CausalSession, Error, Operation, Result, Service, Target};
 use std::{
     fmt,
+    ops::Deref,
     pin::pin,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
-use tokio::time::{Instant, timeout};
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    time::{Instant, timeout},
+};
 
 /// A service that sends pure reads to replicas and everything else to the primary. Made by
 /// [`ReplicaLayer`](crate::ReplicaLayer); cheap to clone.
@@ -64,10 +70,33 @@ impl<S> Routed<S> {
         })
     }
 
+    /// A place in the primary's share for reads that no replica can serve, for what [`Routed::pick`] sends there.
+    ///
+    /// # Errors
+    /// [`AcquireFailure::NoReplica`](db_core::AcquireFailure::NoReplica) after [`fallback_wait`](crate::ReplicaConfig);
+    /// [`AcquireFailure::NoPrimary`](db_core::AcquireFailure::NoPrimary) while there is no primary.
+    pub async fn place(&self, call: &Call) -> Result<Place> {
+        if !self.0.cluster.is_active() || call.target == Target::Primary {
+            return Ok(Place(None));
+        }
+        self.0.may_write()?;
+        Ok(Place(Some(self.0.place(call).await?)))
+    }
+
+    /// The stacks for reads on the nodes that there are.
+    pub fn services(&self) -> Vec<(Member, impl Deref<Target = S> + use<S>)> {
+        let readers = self.0.readers.current(&self.0.cluster.shared);
+        let services = readers
+            .1
+            .iter()
+            .map(|reader| (reader.node.member.clone(), ServiceOf(reader.clone())));
+        services.collect()
+    }
+
     /// Whether writes may go out, for what takes its lease without this layer.
     ///
     /// # Errors
-    /// [`AcquireFailure::NoPrimary`] while no node is known to be the primary.
+    /// [`AcquireFailure::NoPrimary`](db_core::AcquireFailure::NoPrimary) while no node is known to be the primary.
     pub fn may_write(&self) -> Result<()> {
         self.0.may_write()
     }
@@ -145,16 +174,7 @@ impl<S> Routing<S> {
         S: Service<Op>,
         Op: Operation + ?Sized,
     {
-        let limit = Instant::now() + self.cluster.config().fallback_wait;
-        let limit = call.deadline.map_or(limit, |deadline| deadline.min(limit));
-        let place = match self.fallback.place(limit).await {
-            Ok(place) => place,
-            Err(error) => {
-                self.counters.refused.fetch_add(1, Ordering::Relaxed);
-                return Err(error);
-            }
-        };
-        self.counters.fallbacks.fetch_add(1, Ordering::Relaxed);
+        let place = self.place(call).await?;
         let out = self.on_primary(call, op, false).await;
         drop(place);
         out
@@ -238,6 +258,25 @@ where
     out
 }
 
+/// A place in the primary's share for reads that no replica can serve, until dropped.
+#[derive(Debug)]
+pub struct Place(#[expect(dead_code, reason = "held, not read")] Option<OwnedSemaphorePermit>);
+
+/// The service of a node that stays usable when the node leaves.
+struct ServiceOf<S>(Arc<Reader<S>>);
+
+impl<S> Deref for ServiceOf<S> {
+    type Target = S;
+
+    fn deref(&self) -> &S {
+        &self.0.service
+    }
+}
+
+fn writes<Op: Operation + ?Sized>(op: &Op) -> bool {
+    !op.facts().is_some_and(|facts| facts.is_pure_read())
+}
+
 /// However the call ends: it may have seen, or done, something there.
 struct SawPrimary<'a> {
     session: Option<&'a CausalSession>,
@@ -256,7 +295,14 @@ impl<S: Service<Op>, Op: Operation + ?Sized> Service<Op> for Routed<S> {
     async fn call(&self, call: &Call, op: &Op) -> Result<Op::Output> {
         let routing = &*self.0;
         if !routing.cluster.is_active() {
-            return routing.writer.call(call, op).await;
+            // A session is remembered all the same: its token may be for somebody who has replicas.
+            let seen = SawPrimary {
+                session: call.session.as_deref(),
+                wrote: call.session.is_some() && writes(op),
+            };
+            let out = routing.writer.call(call, op).await;
+            drop(seen);
+            return out;
         }
         routing.cluster.start();
         let enforces = routing.cluster.config().mode.enforces();
@@ -264,7 +310,7 @@ impl<S: Service<Op>, Op: Operation + ?Sized> Service<Op> for Routed<S> {
             Route::Replica if enforces => routing.read(call, op).await,
             Route::Replica => {
                 routing.counters.would_read.fetch_add(1, Ordering::Relaxed);
-                routing.writer.call(call, op).await
+                routing.on_primary(call, op, false).await
             }
             Route::Primary { writes } => {
                 routing.counters.primary.fetch_add(1, Ordering::Relaxed);

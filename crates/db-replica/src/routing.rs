@@ -15,7 +15,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
-use tokio::time::Instant;
+use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
 pub(crate) struct Routing<S> {
     pub(crate) cluster: Cluster,
@@ -44,6 +44,19 @@ impl<S> Routing<S> {
         let mut refused = AcquireError::new(AcquireFailure::NoPrimary, Duration::ZERO);
         refused.retry_after = Some(self.cluster.config().search_interval);
         Err(refused.into())
+    }
+
+    /// A place in the primary's share for reads that no replica can serve.
+    pub(crate) async fn place(&self, call: &Call) -> Result<OwnedSemaphorePermit> {
+        let limit = Instant::now() + self.cluster.config().fallback_wait;
+        let limit = call.deadline.map_or(limit, |deadline| deadline.min(limit));
+        let place = self.fallback.place(limit).await;
+        let count = match place {
+            Ok(_) => &self.counters.fallbacks,
+            Err(_) => &self.counters.refused,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+        place
     }
 
     /// A replica that can show what the call must see, or the primary. Waits for one when that is worth it.

@@ -9,8 +9,11 @@ const MASK: &str = "***";
 /// Nodes of one cluster; more are a mistake or need a pooler.
 const MOST: usize = 64;
 
+/// What a node's URL may say besides its parts.
+const PARAMETERS: [&str; 7] = ["host", "port", "user", "password", "dbname", "sslmode", "ssl-mode"];
+
 /// URLs of nodes: a list in a file, one text with commas in the environment. What a URL leaves out (user, password,
-/// database) is that of the connection. `Debug` and serde show hosts only.
+/// database) is that of the connection. `Debug` and serde show no password.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct NodeUrls(Vec<String>);
 
@@ -29,19 +32,50 @@ impl NodeUrls {
         let count = format!("{} URLs", self.0.len());
         c.require(key, count, self.0.len() <= MOST, "at most 64 URLs");
         for url in &self.0 {
-            let known = url.starts_with("postgres://") || url.starts_with("postgresql://");
-            let ok = known && !url.chars().any(char::is_control) && PgConnectOptions::from_str(url).is_ok();
+            let ok = options(url).is_some();
             c.require(key, MASK, ok, "URLs like postgres://host:port, separated by commas");
         }
     }
 
     fn shown(&self) -> Vec<String> {
-        let host = |url: &String| match PgConnectOptions::from_str(url) {
-            Ok(options) => format!("{}:{}", options.get_host(), options.get_port()),
-            Err(_) => MASK.to_owned(),
-        };
-        self.0.iter().map(host).collect()
+        self.0.iter().map(|url| masked(url)).collect()
     }
+}
+
+/// The URL without its password; what can't be told apart from one is masked as a whole.
+fn masked(url: &str) -> String {
+    if options(url).is_none() {
+        return MASK.to_owned();
+    }
+    let (place, query) = url.split_once('?').unwrap_or((url, ""));
+    let (scheme, rest) = place.split_once("://").unwrap_or_default();
+    let rest = match rest.rsplit_once('@') {
+        Some((user, host)) => match user.split_once(':') {
+            Some((user, _)) => format!("{user}:{MASK}@{host}"),
+            None => rest.to_owned(),
+        },
+        None => rest.to_owned(),
+    };
+    let pairs: Vec<_> = query
+        .split('&')
+        .filter(|pair| !pair.is_empty())
+        .map(|pair| match pair.starts_with("password=") {
+            true => format!("password={MASK}"),
+            false => pair.to_owned(),
+        })
+        .collect();
+    let mark = if pairs.is_empty() { "" } else { "?" };
+    format!("{scheme}://{rest}{mark}{}", pairs.join("&"))
+}
+
+/// sqlx would ignore other parameters, and log them.
+fn options(url: &str) -> Option<PgConnectOptions> {
+    let known = url.starts_with("postgres://") || url.starts_with("postgresql://");
+    let (_, query) = url.split_once('?').unwrap_or((url, ""));
+    let parameters = query.split('&').filter(|pair| !pair.is_empty());
+    let mut names = parameters.map(|pair| pair.split('=').next().unwrap_or_default());
+    let plain = known && !url.chars().any(char::is_control) && names.all(|name| PARAMETERS.contains(&name));
+    plain.then(|| PgConnectOptions::from_str(url).ok()).flatten()
 }
 
 impl<T: Into<String>> FromIterator<T> for NodeUrls {
@@ -94,5 +128,36 @@ impl<'de> de::Visitor<'de> for List {
             urls.push(url);
         }
         Ok(NodeUrls(urls))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_or_one_text_and_no_password_shows() {
+        let urls =
+            NodeUrls::from(" postgres://u:secret@a:1/d?sslmode=require , postgres:///?host=/run&password=secret,");
+        assert_eq!(urls.expose().len(), 2);
+        let shown = format!("{urls:?}");
+        assert!(!shown.contains("secret"), "{shown}");
+        assert!(shown.contains("postgres://u:***@a:1/d?sslmode=require"), "{shown}");
+        let wrong = NodeUrls::from("mysql://u:secret@h");
+        assert_eq!(format!("{wrong:?}"), r#"["***"]"#);
+        let mut checks = Checks::default();
+        wrong.validate("urls", &mut checks);
+        assert!(checks.finish().is_err());
+        #[derive(Deserialize)]
+        struct Section {
+            urls: NodeUrls,
+        }
+        for text in [
+            "urls = ['postgres://a', 'postgres://b']",
+            "urls = 'postgres://a,postgres://b'",
+        ] {
+            let section: Section = toml::from_str(text).unwrap();
+            assert_eq!(section.urls, NodeUrls::from("postgres://a,postgres://b"));
+        }
     }
 }

@@ -4,7 +4,9 @@ use crate::{
     cached::CacheTask,
     config::DbConfig,
     db::{Db, Inner},
-    endpoint, stack,
+    endpoint,
+    node::NodeParts,
+    nodes, stack,
     telemetry::Telemetry,
 };
 use arc_swap::ArcSwap;
@@ -132,15 +134,21 @@ impl DbBuilder {
                 "session.statement_timeout ends statements before their class does"
             );
         }
+        let members = nodes::members(&self.config, options, own_options)?;
         let telemetry = Telemetry::new(&self.config, &self.observers, options)?;
+        let config = Arc::new(ArcSwap::from_pointee(self.config));
+        let parts = NodeParts {
+            leaks: leaks.clone(),
+            cache: cache.clone(),
+            observers: self.observers.clone(),
+        };
+        let replicas = nodes::routed(&config, members, &pool, &breaker, parts)?;
         let inner = Inner {
             stack: stack::assemble(
                 telemetry.observe.clone(),
-                leases.clone(),
                 timeouts.clone(),
                 RetryLayer::new(retries.clone()),
-                breaker.clone(),
-                cache.write_layer(),
+                replicas.clone(),
             ),
             cached: CacheTask::new(cache),
             telemetry,
@@ -151,7 +159,9 @@ impl DbBuilder {
             retries,
             breaker,
             observers: self.observers,
-            config: ArcSwap::from_pointee(self.config),
+            config,
+            replicas,
+            options: ArcSwap::from_pointee(options.clone()),
             own_options,
         };
         let inner = Arc::new(inner);
@@ -169,6 +179,9 @@ impl DbBuilder {
     /// The real reason why there is none.
     pub async fn connect(self) -> Result<Db> {
         let db = self.build()?;
+        let limit = db.inner.config.load().pool.connect_timeout;
+        // Which node is the primary is known before the first call, where there is more than one.
+        db.nodes_ready(limit).await;
         let lease = db.inner.acquire(&Call::default()).await?;
         if lease.shared_session().is_some() {
             // Found out by now: some of what looks like the server's errors is the pooler's own.

@@ -8,6 +8,7 @@ pub use db_health::BreakerConfig;
 pub use db_leak::{LeakConfig, Threshold};
 pub use db_metrics::{Exporter, MetricsConfig, NameSet, SlowQueryConfig, TracingConfig};
 use db_pool::{PoolConfig, SessionConfig};
+pub use db_replica::{NodeUrls, ReplicaConfig};
 pub use db_retry::{RetryConfig, Strategy};
 pub use db_timeout::{AdaptiveConfig, ClassLimits, TimeoutConfig};
 use serde::{Deserialize, Serialize};
@@ -43,6 +44,7 @@ const BUILT: &[&str] = &[
     "retry",
     "breaker",
     "cache",
+    "replica",
     "leak",
     "slow_query",
     "metrics",
@@ -86,6 +88,8 @@ pub struct DbConfig {
     pub retry: RetryConfig,
     /// When calls are refused because the server is down.
     pub breaker: BreakerConfig,
+    /// Where the replicas are, and which of them serve.
+    pub replica: ReplicaConfig,
     /// How the server is watched.
     pub health: HealthConfig,
     /// Which statements are reported as slow.
@@ -164,6 +168,7 @@ impl DbConfig {
         self.transaction.validate("transaction", c);
         self.retry.validate("retry", c);
         self.breaker.validate("breaker", c);
+        self.replica.validate("replica", c);
         self.health.validate("health", c);
         self.slow_query.validate("slow_query", c);
         self.metrics.validate("metrics", c);

@@ -7,6 +7,8 @@ use crate::{
     config::DbConfig,
     events::Events,
     lease::Lease,
+    node::NodeStack,
+    nodes,
     stack::Stack,
     telemetry::Telemetry,
     tx::{Begin, Tx},
@@ -18,6 +20,7 @@ use db_health::Breaker;
 use db_leak::{Leak, LeakLayer, Leases};
 use db_metrics::{Meter, Server};
 use db_pool::{CloseReport, Pool, PoolStats};
+use db_replica::Routed;
 use db_retry::{RetryPolicy, RetryStats};
 use db_timeout::{TimeoutLayer, TimeoutStats};
 use sqlx::{PgPool, SqlSafeStr, postgres::PgConnectOptions};
@@ -47,19 +50,24 @@ pub(crate) struct Inner {
     pub(crate) stack: Box<dyn Stack>,
     pub(crate) telemetry: Telemetry,
     pub(crate) observers: Observers,
-    pub(crate) config: ArcSwap<DbConfig>,
+    pub(crate) config: Arc<ArcSwap<DbConfig>>,
+    pub(crate) replicas: Routed<NodeStack>,
+    /// How the first node is reached.
+    pub(crate) options: ArcSwap<PgConnectOptions>,
     /// Built from sqlx's own options or pool: the configuration does not know the address.
     pub(crate) own_options: bool,
 }
 
 impl Inner {
-    /// A lease for this call, unless the breaker knows that there is no hope.
+    /// A lease of the primary for this call, unless the breaker knows that there is no hope.
     pub(crate) async fn acquire(&self, call: &Call) -> Result<Lease> {
+        self.replicas.may_write()?;
         Ok(Lease(self.breaker.acquire(&self.leases, call).await?))
     }
 
     /// The same under a permit that the caller has already.
     pub(crate) async fn lease(&self, call: &Call) -> Result<Lease> {
+        self.replicas.may_write()?;
         Ok(Lease(Source::acquire(&self.leases, call).await?))
     }
 }
@@ -297,14 +305,14 @@ impl Db {
         if moved {
             self.inner.cached.stop();
         }
-        self.inner.config.store(Arc::new(config));
-        Ok(())
+        nodes::reload(&self.inner, &before, config)
     }
 
     /// Stops handing out connections, waits for those in use up to `pool.drain_timeout`, then ends their sessions.
     /// Cancel-safe: a dropped future leaves the database closed to new callers.
     pub async fn close(&self) -> CloseReport {
         self.inner.cached.stop();
+        nodes::close(&self.inner.replicas).await;
         let report = self.inner.pool.close().await;
         self.inner.telemetry.slow.close().await;
         report

@@ -33,8 +33,11 @@ mod fair;
 mod lease;
 mod limits;
 mod listener;
+mod node;
+mod nodes;
 mod once;
 mod priority;
+mod replicas;
 mod savepoint;
 mod stack;
 mod stream;
@@ -52,10 +55,10 @@ pub use config::DbConfig;
 pub use db::Db;
 pub use db_cache::{Answer, CacheCalls, CacheStats, Freshness};
 pub use db_core::{
-    AcquireError, AcquireFailure, BreakerCause, BreakerOpen, BreakerState, Call, CloseReason, ConnectFailure, Error,
-    Event, Holder, LeaseCause, LeaseRevoked, NeedsSession, Observer, Priority, QueryClass, Result, Sent, ServerError,
-    Session, SessionState, ShedReason, SqlState, SqlStateClass, StatementFacts, StatementKind, Suspect,
-    TransactionAborted, TransactionState,
+    AcquireError, AcquireFailure, BreakerCause, BreakerOpen, BreakerState, Call, CausalError, CausalSession,
+    CausalToken, CloseReason, ConnectFailure, Error, Event, Holder, LeaseCause, LeaseRevoked, NeedsSession, Observer,
+    Priority, QueryClass, Result, Sent, ServerError, Session, SessionState, ShedReason, SqlState, SqlStateClass,
+    StatementFacts, StatementKind, Suspect, TransactionAborted, TransactionState,
     config::{InvalidConfig, InvalidKey, Mode},
 };
 pub use db_health::{Breaker, BreakerConfig, BreakerStats};
@@ -64,6 +67,7 @@ pub use db_metrics::{Meter, Server};
 pub use db_pool::{
     CloseReport, PoolConfig, PoolStats, Pooler, PrioritiesConfig, PriorityStats, SessionConfig, ShareConfig,
 };
+pub use db_replica::{Cluster, ClusterStats, NodeStats, ReplicaStats, Standing, Writes};
 pub use db_retry::{CauseStats, Durations, RetryBudget, RetryStats, TransactionStats};
 pub use db_timeout::{ClassLimits, TimeoutStats};
 pub use events::Events;

@@ -1,10 +1,11 @@
 //! The limits of the statements of one transaction, and of all of it.
 
-use crate::{config::TransactionConfig, db::Inner};
+use crate::{config::TransactionConfig, db::Inner, node::NodeStack};
 use db_cache::Cache;
-use db_core::{Call, Error, Event, LimitOrigin, Observers, Result, StatementFacts};
+use db_core::{Call, Error, Event, LimitOrigin, NodeId, Observers, Result, StatementFacts};
 use db_health::Breaker;
 use db_metrics::ObserveLayer;
+use db_replica::{Place, Routed};
 use db_timeout::TimeoutLayer;
 use std::{fmt, future::Future, sync::Arc, time::Duration};
 use tokio::time::Instant;
@@ -18,6 +19,11 @@ pub(crate) struct Limits {
     breaker: Breaker,
     cache: Cache,
     call: Call,
+    replicas: Routed<NodeStack>,
+    /// Where it runs when that is a replica.
+    replica: Option<NodeId>,
+    /// Its share of the primary, in place of replicas.
+    _place: Option<Place>,
     whole: Option<Whole>,
 }
 
@@ -38,8 +44,23 @@ impl Limits {
             breaker: inner.breaker.clone(),
             cache: inner.cached.cache.clone(),
             call,
+            replicas: inner.replicas.clone(),
+            replica: None,
+            _place: None,
             whole: None,
         }
+    }
+
+    /// The transaction runs on a replica.
+    pub(crate) fn on_replica(mut self, node: NodeId) -> Self {
+        self.replica = Some(node);
+        self
+    }
+
+    /// The transaction runs on the primary in place of replicas.
+    pub(crate) fn in_place(mut self, place: Place) -> Self {
+        self._place = Some(place);
+        self
     }
 
     pub(crate) fn call(&self) -> &Call {
@@ -82,7 +103,12 @@ impl Limits {
         call.statement = statement.map(|facts| facts.fingerprint());
         let limited = async { self.told_as_whole(self.timeouts.around(&call, step).await) };
         let out = self.observe.around(&call, statement, limited).await;
-        self.breaker.note(&out);
+        if self.replica.is_none() {
+            self.breaker.note(&out);
+            if let Err(error) = &out {
+                self.replicas.primary_failed(error).await;
+            }
+        }
         out
     }
 
@@ -116,6 +142,18 @@ impl Limits {
                 limit: whole.length,
                 origin: LimitOrigin::Transaction,
             });
+        }
+    }
+}
+
+/// The transaction is over, however it ended: its session has seen what it saw.
+impl Drop for Limits {
+    fn drop(&mut self) {
+        if let Some(session) = &self.call.session {
+            match self.replica {
+                Some(node) => session.saw_replica(node, Instant::now()),
+                None => session.saw_primary(Instant::now(), true),
+            }
         }
     }
 }

@@ -1,12 +1,10 @@
 //! The layers in their order, erased once.
 
 use crate::fair::fair;
-use db_cache::WriteLayer;
-use db_core::{Call, Result, Rows, Run, Service, Statement};
-use db_health::{Breaker, BreakerLayer};
-use db_leak::Leak;
+use crate::node::NodeStack;
+use db_core::{Call, Result, Rows, Service, Statement};
 use db_metrics::ObserveLayer;
-use db_pool::Pool;
+use db_replica::Routed;
 use db_retry::RetryLayer;
 use db_timeout::TimeoutLayer;
 use futures_core::future::BoxFuture;
@@ -26,18 +24,15 @@ impl<S: Service<Statement>> Stack for S {
 /// From the outside in.
 pub(crate) fn assemble(
     observe: ObserveLayer,
-    leases: Leak<Pool>,
     timeouts: TimeoutLayer,
     retries: RetryLayer,
-    breaker: Breaker,
-    writes: WriteLayer,
+    replicas: Routed<NodeStack>,
 ) -> Box<dyn Stack> {
-    let layers = ServiceBuilder::new()
-        .layer(observe)
-        .layer(timeouts)
-        .layer(retries)
-        .layer(BreakerLayer::new(breaker))
-        // Next to what runs: there every attempt's outcome is seen.
-        .layer(writes);
-    Box::new(layers.service(Run(leases)))
+    Box::new(
+        ServiceBuilder::new()
+            .layer(observe)
+            .layer(timeouts)
+            .layer(retries)
+            .service(replicas),
+    )
 }

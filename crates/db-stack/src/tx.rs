@@ -84,7 +84,7 @@ impl Tx {
         Ok(Some(tx))
     }
 
-    async fn begin_on(inner: &Inner, mut lease: Leased, mut limits: Limits, begin: &Begin) -> Result<Self> {
+    pub(crate) async fn begin_on(inner: &Inner, mut lease: Leased, mut limits: Limits, begin: &Begin) -> Result<Self> {
         limits.begin_transaction(&inner.config.load().transaction, begin.options.timeout);
         let statement = match &begin.statement {
             Some(statement) => Some(statement.clone()),

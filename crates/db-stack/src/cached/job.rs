@@ -4,8 +4,8 @@ use crate::{
     Db,
     cached::{Cached, query},
 };
-use db_cache::{Answer, Fetch, Freshness, Key, Policy, Request};
-use db_core::{Call, LimitOrigin, Result, Rows, Statement, row_bytes};
+use db_cache::{Answer, Fetch, Freshness, Key, Policy, Position, Request};
+use db_core::{Call, LimitOrigin, Result, Rows, Statement, Target, row_bytes};
 use sqlx::postgres::PgRow;
 use std::{any::TypeId, sync::Arc, time::Duration};
 use tokio::time::Instant;
@@ -34,6 +34,9 @@ impl Job {
                 .policy(&statement, || db.inner.timeouts.limits(call.class).cache_ttl);
             asked = policy.ttl.is_some();
         }
+        // What a session has seen without a known position is in no answer's account.
+        let seen = call.session.as_ref().map(|session| session.seen()).unwrap_or_default();
+        asked &= seen.primary.is_none() && seen.replica.is_none();
         let key = shape.filter(|_| asked).map(|[value, mapper]| {
             let mut key = db
                 .inner
@@ -49,6 +52,10 @@ impl Job {
             }
             key.bytes(statement.sql().as_bytes()).finish(&statement.arguments())
         });
+        if key.is_some() {
+            // A replica may not have replayed yet what has dropped the answer before this one.
+            call.target = Target::Primary;
+        }
         Self {
             db: db.clone(),
             call,
@@ -61,6 +68,11 @@ impl Job {
     pub(crate) fn request(&self, key: Key) -> Request<'_> {
         let mut request = Request::new(key, self.statement.facts(), &self.policy);
         request.class = self.call.class;
+        let seen = self.call.session.as_ref().and_then(|session| session.seen().token);
+        request.needs = seen.map(|token| Position {
+            epoch: token.timeline.into(),
+            at: token.lsn.0,
+        });
         request.limit = Some(self.limit());
         request
     }

@@ -259,6 +259,42 @@ impl ConnectionConfig {
         Some(url)
     }
 
+    /// The same for the node that `place` names: what it leaves out is as here.
+    pub(crate) fn at(&self, place: &Url) -> Option<Self> {
+        let mut url = self.to_url()?;
+        let mut said: Vec<String> = place.query_pairs().map(|(key, _)| key.into_owned()).collect();
+        said.extend(["host", "hostaddr", "port"].map(str::to_owned));
+        if let Some(host) = place.host_str() {
+            url.set_host(Some(host)).ok()?;
+            url.set_port(place.port()).ok()?;
+        }
+        if !place.username().is_empty() {
+            url.set_username(place.username()).ok()?;
+            said.push("user".to_owned());
+        }
+        if let Some(password) = place.password() {
+            url.set_password(Some(password)).ok()?;
+            said.push("password".to_owned());
+        }
+        if place.path().len() > 1 {
+            url.set_path(place.path());
+            said.push("dbname".to_owned());
+        }
+        let kept = url.query_pairs().into_owned().filter(|(key, _)| !said.contains(key));
+        let pairs: Vec<(String, String)> = kept.chain(place.query_pairs().into_owned()).collect();
+        url.set_query(None);
+        if !pairs.is_empty() {
+            url.query_pairs_mut().extend_pairs(pairs);
+        }
+        Some(Self {
+            url: Some(String::from(url).into()),
+            ssl_mode: self.ssl_mode,
+            ssl_root_cert: self.ssl_root_cert.clone(),
+            statement_cache_capacity: self.statement_cache_capacity,
+            ..Self::default()
+        })
+    }
+
     fn stated_ssl_mode(&self) -> Option<SslMode> {
         let in_url = || SslMode::parse(&self.url.as_ref()?.parameter(&["sslmode", "ssl-mode"])?);
         let in_environment = || SslMode::parse(&env::var("PGSSLMODE").ok()?);

@@ -17,6 +17,8 @@ pub enum Kind {
     Integer,
     /// A number, a fraction allowed.
     Number,
+    /// URLs, as a list or one text with commas; shown without their passwords.
+    Urls,
     /// Text with a unit, `500ms`.
     Duration,
     /// The same, or `off`.
@@ -34,7 +36,7 @@ pub enum Kind {
 impl Kind {
     /// Whether the value must not be shown.
     pub fn is_secret(self) -> bool {
-        matches!(self, Self::Secret | Self::Url)
+        matches!(self, Self::Secret | Self::Url | Self::Urls)
     }
 }
 
@@ -44,6 +46,7 @@ impl fmt::Display for Kind {
             Self::Text => "text",
             Self::Secret => "secret text",
             Self::Url => "URL",
+            Self::Urls => "URLs",
             Self::Integer => "whole number",
             Self::Number => "number",
             Self::Duration => "duration",

@@ -217,6 +217,29 @@ fn every_rule_names_key_value_and_range() {
         ("breaker.half_open_limit", "0s", "0s", hour),
         ("breaker.slow_start_calls", "0", "0", "1..=10000"),
         ("breaker.slow_start", "2h", "2h", from_zero),
+        (
+            "replica.urls",
+            "mysql://u:secret@h",
+            "***",
+            "URLs like postgres://host:port, separated by commas",
+        ),
+        ("replica.max_connections", "10001", "10001", "0..=10000"),
+        ("replica.poll_interval", "1ms", "1ms", "10ms..=1h"),
+        ("replica.search_interval", "2h", "2h", "10ms..=1h"),
+        ("replica.probe_timeout", "2m", "2m", "10ms..=1m"),
+        ("replica.max_lag", "0s", "0s", "1ms..=1h"),
+        (
+            "replica.max_lag_bytes",
+            "1099511627777",
+            "1099511627777",
+            "0..=1099511627776",
+        ),
+        ("replica.causal_wait", "2m", "2m", "0s..=1m"),
+        ("replica.fallback_share", "0", "0", "0.01..=1"),
+        ("replica.fallback_wait", "0s", "0s", "1ms..=1m"),
+        ("replica.latency_decay", "1ms", "1ms", "100ms..=1h"),
+        ("replica.hedge_after", "0s", "0s", "1ms..=1m"),
+        ("replica.hedge_share", "0.6", "0.6", "0..=0.5"),
         ("health.interval", "2h", "2h", hour),
         ("health.timeout", "11s", "11s", "not longer than health.interval (10s)"),
         ("slow_query.threshold", "2h", "2h", from_zero),
@@ -301,6 +324,7 @@ fn every_rule_names_key_value_and_range() {
         ".query_text",
         ".policy",
         ".listen",
+        "replica.hedge",
     ];
     for key in KEYS
         .iter()

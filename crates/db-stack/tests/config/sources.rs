@@ -5,7 +5,7 @@ use db_core::config::Mode;
 use db_pool::{PoolConfig, SessionConfig};
 use db_stack::config::{
     BreakerConfig, CacheConfig, ConnectionConfig, DbConfig, Exporter, HealthConfig, LeakConfig, MetricsConfig, NameSet,
-    RetryConfig, SlowQueryConfig, SslMode, TimeoutConfig, TracingConfig, TransactionConfig,
+    ReplicaConfig, RetryConfig, SlowQueryConfig, SslMode, TimeoutConfig, TracingConfig, TransactionConfig,
 };
 use std::{fs, time::Duration};
 
@@ -212,6 +212,11 @@ fn toml_round_trip() {
         breaker: BreakerConfig {
             slow_call: Some(Duration::from_secs(1)),
             ..BreakerConfig::default()
+        },
+        replica: ReplicaConfig {
+            urls: "postgres://a:1,postgres:///?host=/run".into(),
+            max_lag: Duration::from_secs(1),
+            ..ReplicaConfig::default()
         },
         health: HealthConfig {
             timeout: Duration::from_millis(3),
