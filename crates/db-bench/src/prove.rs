@@ -1,8 +1,10 @@
 //! Every number that this project promises, as a named proof that anyone can re-run.
 
 mod arrivals;
+mod cache_keys;
 mod cancel;
 mod cancellation;
+mod coherence;
 mod dead_peers;
 mod deadlocks;
 mod exactly_once;
@@ -16,6 +18,7 @@ mod priorities;
 mod restart;
 mod rig;
 mod stale_plans;
+mod stampede;
 mod storm;
 mod subject;
 mod timeout_memory;
@@ -126,6 +129,19 @@ const PROOFS: &[Proof] = &[
         name: "stale-plans",
         promise: "a change of schema under load is seen by no caller",
         run: |quick| Box::pin(stale_plans::run(quick)),
+        name: "coherence",
+        promise: "no answer from the cache is older than allowed, whoever writes, whatever happens to the listener",
+        run: |quick| Box::pin(coherence::run(quick)),
+    },
+    Proof {
+        name: "stampede",
+        promise: "1,000 callers of a cold key make one query; a frozen database gives old answers at once, or an honest error",
+        run: |quick| Box::pin(stampede::run(quick)),
+    },
+    Proof {
+        name: "cache-keys",
+        promise: "different questions never share an answer: statements, arguments, tenants, roles",
+        run: |quick| Box::pin(cache_keys::run(quick)),
     },
     Proof {
         name: "full-stack",

@@ -12,6 +12,17 @@ pub const CHANNEL: &str = "db_cache";
 const RECONNECT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 /// How long one attempt to connect may take.
 const CONNECT: Duration = Duration::from_secs(5);
+/// After so long it is taken for trouble.
+const HANGS: Duration = Duration::from_secs(1);
+
+/// How listening came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// The connection was closed, or sqlx made another one of it.
+    Closed,
+    /// Nobody answered.
+    Silent,
+}
 
 /// Listens for ever, over one connection at a time.
 pub(crate) async fn listen<C, F>(cache: &Cache, connect: C)
@@ -22,8 +33,8 @@ where
     let shared = &*cache.shared;
     let mut pause = RECONNECT.0;
     loop {
-        match timeout(CONNECT, open(&connect)).await {
-            Ok(Ok((mut listener, pid))) => {
+        let silent = match attempt(cache, open(&connect)).await {
+            Ok(Some((mut listener, pid))) => {
                 pause = RECONNECT.0;
                 // From here on every commit is heard of; those before are what was missed.
                 shared.drop_all(CacheDrop::Gap);
@@ -31,18 +42,35 @@ where
                 shared.signals.live();
                 shared.signals.well();
                 shared.observers.tell(|| Event::CacheListening { live: true });
-                hear(cache, &mut listener, pid).await;
+                hear(cache, &mut listener, pid).await == End::Silent
             }
-            Ok(Err(error)) => tracing::debug!(%error, "the cache can't listen"),
-            Err(_) => tracing::debug!("the cache can't listen: no answer within {CONNECT:?}"),
-        }
+            Ok(None) => true,
+            Err(error) => {
+                tracing::debug!(%error, "the cache can't listen");
+                matches!(error, sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut)
+            }
+        };
         if shared.signals.lost() {
             tracing::warn!("the cache no longer hears of other writers: nothing is given out of memory until it does");
             shared.observers.tell(|| Event::CacheListening { live: false });
         }
-        shared.signals.in_trouble();
+        if silent {
+            shared.signals.in_trouble();
+        }
         sleep(pause.mul_f64(0.5 + 0.5 * fastrand::f64())).await;
         pause = (pause * 2).min(RECONNECT.1);
+    }
+}
+
+/// One attempt to connect; `None` when there was no answer in time. One that hangs is trouble long before that.
+async fn attempt<T>(cache: &Cache, open: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<Option<T>> {
+    let mut open = std::pin::pin!(timeout(CONNECT, open));
+    loop {
+        match timeout(HANGS, &mut open).await {
+            Ok(Ok(opened)) => return opened.map(Some),
+            Ok(Err(_)) => return Ok(None),
+            Err(_) => cache.shared.signals.in_trouble(),
+        }
     }
 }
 
@@ -70,7 +98,7 @@ fn lease(cache: &Cache) -> Duration {
 }
 
 /// Until the connection is lost, or no longer answers.
-async fn hear(cache: &Cache, listener: &mut PgListener, pid: i32) {
+async fn hear(cache: &Cache, listener: &mut PgListener, pid: i32) -> End {
     let signals = &cache.shared.signals;
     let mut beaten = Instant::now();
     loop {
@@ -83,13 +111,14 @@ async fn hear(cache: &Cache, listener: &mut PgListener, pid: i32) {
                     continue;
                 }
             }
-            Ok(Ok(None) | Err(_)) => return,
+            Ok(Ok(None) | Err(_)) => return End::Closed,
             Err(_) => {}
         }
         let asked = Instant::now();
         match timeout(heartbeat, backend(listener)).await {
             Ok(Ok(now)) if now == pid => {}
-            _ => return,
+            Ok(_) => return End::Closed,
+            Err(_) => return End::Silent,
         }
         while let Some(notification) = listener.next_buffered() {
             cache.heard(&notification);

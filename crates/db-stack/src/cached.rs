@@ -12,7 +12,7 @@ pub(crate) use hooks::{CacheTask, ListensOnly, hold_for_raw};
 pub use query::CacheableQuery;
 
 use crate::Db;
-use db_cache::{Answer, Policy};
+use db_cache::{Answer, Fetch, Key, Policy};
 use db_core::Result;
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -129,6 +129,16 @@ impl Cached {
     /// As the query itself.
     pub async fn fetch_optional<Q: CacheableQuery>(&self, query: Q) -> Result<Option<Arc<Q::Value>>> {
         Ok(self.answer_optional(query).await?.map(Answer::into_arc))
+    }
+
+    /// The key of what [`fetch_all`](Self::fetch_all) would answer, or [`fetch_one`](Self::fetch_one) and
+    /// [`fetch_optional`](Self::fetch_optional), which share theirs: to drop one answer by
+    /// [`CacheHandle::invalidate_key`]. `None` for what is never kept. Asks nobody.
+    ///
+    /// # Errors
+    /// When an argument can't be encoded.
+    pub async fn key<Q: CacheableQuery>(&self, query: Q, fetch: Fetch) -> Result<Option<Key>> {
+        fetch::key(self, query, fetch).await
     }
 
     /// All rows, with their age.

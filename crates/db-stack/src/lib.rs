@@ -42,6 +42,7 @@ mod savepoint;
 mod stack;
 mod stream;
 mod telemetry;
+mod tenant;
 mod transaction;
 mod tx;
 mod tx_attempts;
@@ -53,7 +54,7 @@ pub use builder::DbBuilder;
 pub use cached::{CacheHandle, CacheableQuery, Cached};
 pub use config::DbConfig;
 pub use db::Db;
-pub use db_cache::{Answer, CacheCalls, CacheStats, Freshness};
+pub use db_cache::{Answer, CacheCalls, CacheStats, Fetch as CacheFetch, Freshness, Key as CacheKey};
 pub use db_core::{
     AcquireError, AcquireFailure, BreakerCause, BreakerOpen, BreakerState, Call, CausalError, CausalSession,
     CausalToken, CloseReason, ConnectFailure, Error, Event, Holder, LeaseCause, LeaseRevoked, NeedsSession, Observer,

@@ -6,7 +6,7 @@ use crate::cached::{
     probe::Probe,
     query::{Decode, Split},
 };
-use db_cache::{Answer, Begin, Lead, Outcome};
+use db_cache::{Answer, Begin, Fetch, Key, Lead, Outcome};
 use db_core::{Result, Want};
 use sqlx::postgres::PgRow;
 use std::sync::Arc;
@@ -30,6 +30,15 @@ pub(crate) async fn first<Q: CacheableQuery>(cached: &Cached, query: Q) -> Resul
             serve::<Q::Value, First>(cached, job, decode).await
         }
         Err(Split::Whole(query)) => Probe::<Q, First>::new(cached).run(query, false).await,
+        Err(Split::Failed(error)) => Err(error),
+    }
+}
+
+pub(crate) async fn key<Q: CacheableQuery>(cached: &Cached, query: Q, fetch: Fetch) -> Result<Option<Key>> {
+    match query.split(Want::All) {
+        Ok((statement, _)) => Ok(Job::new(cached, statement, fetch, Q::shape()).key),
+        Err(Split::Whole(query)) if fetch == Fetch::All => Probe::<Q, All>::new(cached).key(query, true).await,
+        Err(Split::Whole(query)) => Probe::<Q, First>::new(cached).key(query, false).await,
         Err(Split::Failed(error)) => Err(error),
     }
 }

@@ -1,7 +1,7 @@
 //! `db.cache()`: to drop answers, to watch tables, to look at figures.
 
 use crate::Db;
-use db_cache::{Cache, CacheStats, UNWATCH_SQL, WATCH_SQL};
+use db_cache::{Cache, CacheStats, Key, UNWATCH_SQL, WATCH_SQL};
 use db_core::{Fingerprint, Result, StatementFacts};
 use sqlx::raw_sql;
 use std::{fmt, time::Duration};
@@ -32,6 +32,11 @@ impl CacheHandle {
     /// Drops every answer that was asked for under this [tag](crate::Cached::tag).
     pub fn invalidate_tag(&self, tag: &str) {
         self.cache().invalidate_tag(tag);
+    }
+
+    /// Drops one answer: see [`Cached::key`](crate::Cached::key).
+    pub fn invalidate_key(&self, key: Key) {
+        self.cache().invalidate_key(key);
     }
 
     /// Drops all answers.

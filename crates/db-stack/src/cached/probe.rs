@@ -8,7 +8,7 @@ use crate::cached::{
     job::{self, Job, Shape, own},
 };
 use async_stream::try_stream;
-use db_cache::{Answer, Begin, Fetch, Lead, Outcome};
+use db_cache::{Answer, Begin, Fetch, Key, Lead, Outcome};
 use db_core::{Error, Result, Statement, Want};
 use futures_core::{future::BoxFuture, stream::BoxStream};
 use parking_lot::Mutex;
@@ -29,6 +29,8 @@ enum Met<T> {
     Rows(Lead, usize),
     /// The rows were handed out to this caller alone.
     Alone,
+    /// Nothing but the key was asked for.
+    Key(Option<Key>),
 }
 
 /// The executor for answers that are kept as `T`.
@@ -38,6 +40,8 @@ pub struct ProbeOf<'a, T> {
     shape: Option<[TypeId; 2]>,
     bytes: fn(&[PgRow]) -> usize,
     met: Mutex<Option<Met<T>>>,
+    /// Nothing is run.
+    only_key: bool,
 }
 
 /// One run of a query whose mapper is its own.
@@ -55,9 +59,19 @@ impl<'a, Q: CacheableQuery, S: Shape<Q::Value>> Probe<'a, Q, S> {
                 shape: Q::shape(),
                 bytes: job::bytes::<Q::Value>,
                 met: Mutex::new(None),
+                only_key: false,
             },
             query: PhantomData,
         }
+    }
+
+    pub(crate) async fn key(mut self, query: Q, all: bool) -> Result<Option<Key>> {
+        self.inner.only_key = true;
+        query.run_on(&self.inner, all).await?;
+        Ok(match self.inner.met.into_inner() {
+            Some(Met::Key(key)) => key,
+            _ => None,
+        })
     }
 
     pub(crate) async fn run(self, query: Q, all: bool) -> Result<Option<Answer<S::Stored>>> {
@@ -78,6 +92,9 @@ impl<T: Stored> ProbeOf<'_, T> {
     /// The rows that the mapper is to have; none when there is an answer.
     async fn rows(&self, statement: Statement) -> Result<Vec<PgRow>> {
         let job = Job::new(self.cached, statement, self.fetch, self.shape);
+        if self.only_key {
+            return Ok(self.met(Met::Key(job.key)));
+        }
         let begun = match job.key {
             Some(key) => self.cached.db.cache_engine().begin::<T>(&job.request(key)).await?,
             None => return self.alone(&job).await,
