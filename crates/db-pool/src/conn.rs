@@ -22,10 +22,10 @@ pub(crate) struct Backend {
 /// Is told how a lease's use of its connection ended: `true` once the connection is clean again, `false` when it is
 /// gone, with whatever was in flight on it. Until then it goes with the connection, through quarantine too.
 #[derive(Default)]
-pub(crate) struct Guest(Option<Box<dyn FnOnce(bool) + Send>>);
+pub(crate) struct Guest(Option<Box<dyn FnOnce(bool) + Send + Sync>>);
 
 impl Guest {
-    pub(crate) fn new(ended: impl FnOnce(bool) + Send + 'static) -> Self {
+    pub(crate) fn new(ended: impl FnOnce(bool) + Send + Sync + 'static) -> Self {
         Self(Some(Box::new(ended)))
     }
 

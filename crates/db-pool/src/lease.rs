@@ -93,7 +93,7 @@ impl PoolLease {
     /// Has `ended` called once the use of this connection is over for good: with `true` when it is clean again, with
     /// `false` when it is gone with whatever was in flight on it. That may be later than the lease is dropped. The last
     /// one given counts; the one before it is told `false`.
-    pub fn on_end(&mut self, ended: impl FnOnce(bool) + Send + 'static) {
+    pub fn on_end(&mut self, ended: impl FnOnce(bool) + Send + Sync + 'static) {
         self.conn.as_mut().expect(TAKEN).guest = Guest::new(ended);
     }
 
