@@ -8,6 +8,7 @@ mod coherence;
 mod dead_peers;
 mod deadlocks;
 mod exactly_once;
+mod explain_safety;
 mod findings;
 mod full_stack;
 mod leaks;
@@ -94,6 +95,11 @@ const PROOFS: &[Proof] = &[
         name: "leaks",
         promise: "a lease that does not come back is named with its cause, and taken back; nothing else is",
         run: |quick| Box::pin(leaks::run(quick)),
+    },
+    Proof {
+        name: "explain-safety",
+        promise: "explaining writes, hidden writes and stacked statements changes no row",
+        run: |quick| Box::pin(explain_safety::run(quick)),
     },
     Proof {
         name: "pgbouncer",

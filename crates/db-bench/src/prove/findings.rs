@@ -27,6 +27,14 @@ impl Findings {
             .push(format!("{}={}", key(what), key(&measured.to_string())));
     }
 
+    /// Something is not proved for want of a tool; where all of it is required, that fails the proof.
+    pub(crate) fn skip(&mut self, what: &str, why: &str) {
+        db_testkit::skip(what, why);
+        if std::env::var_os("DB_STACK_REQUIRE_ALL").is_some_and(|value| value == "1") {
+            self.expect(what, why, "proved", false);
+        }
+    }
+
     /// A figure that is shown for comparison.
     pub(crate) fn note(&mut self, what: &str, measured: impl Display) {
         println!("      {what}: {measured}");

@@ -25,7 +25,7 @@ pub(crate) async fn run(quick: bool) -> anyhow::Result<Verdict> {
     for (what, program) in [("PgBouncer before 1.21", old), ("PgBouncer 1.21 or newer", new)] {
         match program {
             Some(program) => through(program, span, &mut findings).await?,
-            None => db_testkit::skip(what, "not installed"),
+            None => findings.skip(what, "not installed"),
         }
     }
     findings.expect(
