@@ -135,6 +135,8 @@ const PROOFS: &[Proof] = &[
         name: "stale-plans",
         promise: "a change of schema under load is seen by no caller",
         run: |quick| Box::pin(stale_plans::run(quick)),
+    },
+    Proof {
         name: "coherence",
         promise: "no answer from the cache is older than allowed, whoever writes, whatever happens to the listener",
         run: |quick| Box::pin(coherence::run(quick)),

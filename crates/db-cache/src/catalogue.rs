@@ -28,8 +28,6 @@ pub(crate) struct Catalogue {
     shadows: BTreeSet<Box<str>>,
     /// Schemas in the order in which an unqualified name is looked up.
     search_path: Vec<Box<str>>,
-    /// What else decides an answer: the database, the role, session settings. For a shared tier.
-    scope: Box<str>,
     stamp: Box<str>,
 }
 
@@ -137,12 +135,6 @@ impl Catalogue {
     /// A text that changes whenever the schema does.
     pub(crate) fn stamp(&self) -> &str {
         &self.stamp
-    }
-
-    /// Server, database, role and settings, as the server told them.
-    #[cfg_attr(not(feature = "redis"), allow(dead_code, reason = "the scope of a shared tier"))]
-    pub(crate) fn scope(&self) -> &str {
-        &self.scope
     }
 
     /// Whether another process's write of this table is told to whoever listens.

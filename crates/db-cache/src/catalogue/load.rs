@@ -55,13 +55,6 @@ const FUNCTIONS: &str = "SELECT p.oid::int8, n.nspname::text, p.proname::text, \
     FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace JOIN pg_language AS l ON l.oid = p.prolang \
     WHERE n.nspname NOT IN ('pg_catalog', 'information_schema') LIMIT $1";
 
-/// Settings that a client, a role or a database brings along, and those that shape values as text.
-const SCOPE: &str = "SELECT concat_ws(chr(31), current_database(), session_user, current_user, \
-    (SELECT string_agg(concat(name, '=', setting), chr(31) ORDER BY name) FROM pg_settings \
-     WHERE name <> 'application_name' AND (source IN ('client', 'session', 'user', 'database', 'database user', 'global') \
-       OR name IN ('TimeZone', 'DateStyle', 'IntervalStyle', 'extra_float_digits', 'bytea_output', 'search_path', \
-         'row_security', 'xmlbinary', 'xmloption', 'lc_monetary', 'lc_numeric', 'lc_time', 'default_text_search_config'))))";
-
 impl Catalogue {
     /// Reads what `conn` sees.
     pub(crate) async fn load(conn: &mut PgConnection) -> Result<Self> {
@@ -71,14 +64,12 @@ impl Catalogue {
         let path: Vec<String> = sqlx::query_scalar("SELECT unnest(current_schemas(true))::text")
             .fetch_all(&mut *conn)
             .await?;
-        let scope: String = sqlx::query_scalar(SCOPE).fetch_one(&mut *conn).await?;
         let most = i64::try_from(MOST).unwrap_or(i64::MAX) + 1;
         let relations = sqlx::query(RELATIONS).bind(most).fetch_all(&mut *conn).await?;
         let functions = sqlx::query(FUNCTIONS).bind(most).fetch_all(&mut *conn).await?;
         let edges = sqlx::query(EDGES).fetch_all(&mut *conn).await?;
         let mut catalogue = Self {
             search_path: path.into_iter().map(String::into_boxed_str).collect(),
-            scope: scope.into(),
             stamp: stamp.into(),
             ..Self::default()
         };

@@ -37,6 +37,8 @@ impl Job {
         // What a session has seen without a known position is in no answer's account.
         let seen = call.session.as_ref().map(|session| session.seen()).unwrap_or_default();
         asked &= seen.primary.is_none() && seen.replica.is_none();
+        // What it has seen may be newer than any answer in memory.
+        asked &= call.session.as_ref().is_none_or(|session| session.seen().is_nothing());
         let key = shape.filter(|_| asked).map(|[value, mapper]| {
             let mut key = db
                 .inner
@@ -54,6 +56,10 @@ impl Job {
         });
         if key.is_some() {
             // A replica may not have replayed yet what has dropped the answer before this one.
+            call.target = Target::Primary;
+        }
+        if key.is_some() {
+            // A replica may not have what has been heard of already.
             call.target = Target::Primary;
         }
         Self {
