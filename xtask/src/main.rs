@@ -5,6 +5,7 @@ mod cargo;
 mod check;
 mod child;
 mod counts;
+mod dashboards;
 mod demo;
 mod deny;
 mod layering;
@@ -42,6 +43,9 @@ enum Command {
     /// Start a throwaway PostgreSQL and print its URL until Ctrl-C.
     #[command(disable_help_flag = true)]
     Pg(Forwarded),
+    /// Write docs/monitoring (rules, dashboards, the reference of metrics) from the registry; `--check` only looks.
+    #[command(disable_help_flag = true)]
+    Dashboards(Forwarded),
     /// Run every test against one throwaway PostgreSQL (or the one that `DB_STACK_PG_URL` names).
     Test(Forwarded),
     /// Formatting, lints, docs, crate layering, dependencies, tidiness.
@@ -61,6 +65,7 @@ fn main() -> ExitCode {
         Command::Bench(Forwarded { args }) => bench::run(args),
         Command::Prove(Forwarded { args }) => prove::run(args),
         Command::Pg(Forwarded { args }) => pg::run(args),
+        Command::Dashboards(Forwarded { args }) => dashboards::run(args),
         Command::Test(Forwarded { args }) => test::run(args),
         Command::Check(options) => check::run(&options),
     };

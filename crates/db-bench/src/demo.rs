@@ -51,6 +51,9 @@ pub(crate) struct Args {
     /// Callers side by side.
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=512))]
     tasks: u16,
+    /// Where the live page and the metrics are served.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
+    listen: std::net::SocketAddr,
 }
 
 /// The first signal ends the workload early, with its table; the second one drops everything.
@@ -125,6 +128,8 @@ async fn prepare(args: &Args) -> anyhow::Result<(Postgres, Db, Money)> {
         .max_connections(CONNECTIONS)
         .configure(|config| {
             config.session.application_name = APPLICATION.to_owned();
+            config.metrics.listen = args.listen.to_string();
+            config.slow_query.table = true;
             config.leak.mode = Mode::Enforce;
             config.leak.reclaim_after = forgetful::TAKEN_BACK;
             let named = Threshold(Some(forgetful::NAMED));
@@ -142,6 +147,9 @@ async fn prepare(args: &Args) -> anyhow::Result<(Postgres, Db, Money)> {
         humantime::format_duration(args.time),
         args.seed
     );
+    if let Some(url) = db.metrics_url() {
+        println!("watch it live: {url}");
+    }
     let money = Money::read(&mut server.admin().await?).await?;
     Ok((server, db, money))
 }

@@ -5,23 +5,31 @@ mod cache_keys;
 mod cancel;
 mod cancellation;
 mod coherence;
+mod alerts;
+mod cancel;
+mod cancellation;
+mod cardinality;
 mod dead_peers;
 mod deadlocks;
 mod exactly_once;
 mod explain_safety;
 mod findings;
 mod full_stack;
+mod http;
 mod leaks;
 mod outage;
 mod overload;
 mod pgbouncer;
 mod priorities;
+#[path = "../../db-metrics/tests/receiver/mod.rs"]
+mod receiver;
 mod restart;
 mod rig;
 mod stale_plans;
 mod stampede;
 mod storm;
 mod subject;
+mod telemetry_secrets;
 mod timeout_memory;
 
 use std::{process::ExitCode, time::Duration};
@@ -150,6 +158,19 @@ const PROOFS: &[Proof] = &[
         name: "cache-keys",
         promise: "different questions never share an answer: statements, arguments, tenants, roles",
         run: |quick| Box::pin(cache_keys::run(quick)),
+        name: "alerts",
+        promise: "every alert fires and resolves; a real Prometheus sees it under real faults; no rule names a dead metric",
+        run: |quick| Box::pin(alerts::run(quick)),
+    },
+    Proof {
+        name: "telemetry-secrets",
+        promise: "no argument, literal or password is in spans, logs, metrics, Debug or the slow-query log",
+        run: |quick| Box::pin(telemetry_secrets::run(quick)),
+    },
+    Proof {
+        name: "cardinality",
+        promise: "100,000 statements over 10,000 tables stay within the bounds; watching a call costs under 400 ns",
+        run: |quick| Box::pin(cardinality::run(quick)),
     },
     Proof {
         name: "full-stack",

@@ -1,7 +1,7 @@
 //! Counts of what happens now and then: the rare events, by metric and labels.
 
 use crate::registry::Id;
-use db_core::{AcquireFailure, CloseReason, Event, GaveUp, LeaseOutcome, LimitOrigin, RetryCause};
+use db_core::{AcquireFailure, CloseReason, Event, GaveUp, LeaseCause, LeaseOutcome, LimitOrigin, RetryCause};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 
@@ -35,12 +35,21 @@ const ORIGINS: [LimitOrigin; 4] = [
 
 impl Happened {
     pub(crate) fn new() -> Self {
-        let mut zeros: Vec<Key> = vec![(Id::PoolExhausted, ["", ""])];
+        let mut zeros: Vec<Key> = vec![
+            (Id::PoolExhausted, ["", ""]),
+            (Id::BreakerRefused, ["", ""]),
+            (Id::NestedAcquires, ["", ""]),
+            (Id::PrimaryMoves, ["", ""]),
+        ];
         let mut each = |id, values: &[&'static str]| zeros.extend(values.iter().map(|value| (id, [*value, ""])));
         each(Id::AcquireFailures, &ACQUIRE);
         each(Id::ConnectFailures, &ACQUIRE);
         each(Id::ConnectionsClosed, &CloseReason::ALL.map(CloseReason::name));
         each(Id::Quarantined, &["reused", "closed"]);
+        each(Id::HealthFailures, &["connectivity"]);
+        each(Id::BreakerChanges, &["closed", "open", "half_open"]);
+        each(Id::LeaksFound, &LeaseCause::ALL.map(LeaseCause::name));
+        each(Id::LeasesRevoked, &LeaseCause::ALL.map(LeaseCause::name));
         each(Id::NearLimit, &CLASSES);
         each(Id::OverAlert, &CLASSES);
         each(Id::Retries, &RetryCause::ALL.map(RetryCause::name));
@@ -64,7 +73,10 @@ impl Happened {
     pub(crate) fn event(&self, event: &Event) {
         let one = |id, value: &'static str| self.count((id, [value, ""]));
         match event {
-            Event::ConnectFailed { failure, .. } => one(Id::ConnectFailures, acquire_failure(*failure)),
+            Event::ConnectFailed { failure, .. } => {
+                one(Id::ConnectFailures, acquire_failure(*failure));
+                one(Id::HealthFailures, "connectivity");
+            }
             Event::Closed { reason, .. } => one(Id::ConnectionsClosed, reason.name()),
             Event::AcquireFailed { failure, .. } => {
                 one(Id::AcquireFailures, acquire_failure(*failure));
@@ -86,6 +98,11 @@ impl Happened {
             Event::SlowCall { class, .. } => one(Id::OverAlert, class.name()),
             Event::Retried { cause, .. } => one(Id::Retries, cause.name()),
             Event::RetryGaveUp { reason, .. } => one(Id::RetriesGivenUp, reason.name()),
+            Event::LeaseSuspect(suspect) => one(Id::LeaksFound, suspect.cause.name()),
+            Event::LeaseRevoked(suspect) => one(Id::LeasesRevoked, suspect.cause.name()),
+            Event::NestedAcquire { .. } => one(Id::NestedAcquires, ""),
+            Event::NodeBanned { reason, .. } => one(Id::ReplicaBans, reason.name()),
+            Event::PrimaryMoved { .. } => one(Id::PrimaryMoves, ""),
             _ => {}
         }
     }

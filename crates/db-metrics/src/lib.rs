@@ -22,6 +22,7 @@
 //! ```
 
 mod bounded;
+mod conditions;
 mod config;
 #[cfg(feature = "prometheus")]
 mod exporter;
@@ -29,7 +30,10 @@ mod happened;
 mod live;
 mod measures;
 mod meter;
+pub mod monitoring;
 mod observe;
+#[cfg(feature = "otlp")]
+pub mod otlp;
 mod publish;
 mod readings;
 pub mod registry;

@@ -2,6 +2,7 @@
 
 use crate::{
     bounded::Bounded,
+    conditions::Conditions,
     happened::Happened,
     registry::Id,
     statements::{OPERATIONS, Operation, Statements},
@@ -48,6 +49,7 @@ pub(crate) struct Measures {
     /// Calls that took longer are counted as slow; nanoseconds.
     slow_threshold: AtomicU64,
     pub(crate) happened: Happened,
+    pub(crate) conditions: Conditions,
 }
 
 /// What a series of times belongs to.
@@ -80,6 +82,7 @@ impl Measures {
             slow: Default::default(),
             slow_threshold: AtomicU64::new(u64::MAX),
             happened: Happened::new(),
+            conditions: Conditions::new(),
         }
     }
 
@@ -217,6 +220,7 @@ impl Observer for Measures {
             self.book.write(|entry| entry.note(CREATE, *took));
         }
         self.happened.event(event);
+        self.conditions.event(event);
     }
 
     fn watches_calls(&self) -> bool {

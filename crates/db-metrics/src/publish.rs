@@ -120,7 +120,10 @@ impl Publisher {
         for (what, count) in folded {
             self.total(Id::Folded, owned(&[what]), count);
         }
-        let mut readings = Readings::default();
+        let mut readings = Readings {
+            gauges: measures.conditions.gauges(),
+            ..Readings::default()
+        };
         for source in sources {
             source.read(&mut readings);
         }

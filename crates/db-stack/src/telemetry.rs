@@ -109,6 +109,9 @@ impl Read for Layers {
             min: inner.pool.config().min_connections,
         });
         readings.total(Id::Cancels, &[], stats.cancelled);
+        let leases = inner.leaks.leases();
+        let suspects = leases.open.iter().filter(|lease| lease.suspected.is_some());
+        readings.gauge(Id::LeakSuspects, &[], suspects.count() as f64);
         let retries = inner.retries.stats();
         readings.gauge(Id::RetryBudget, &[], retries.budget);
         let transactions = retries.transactions;

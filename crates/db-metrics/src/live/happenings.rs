@@ -57,6 +57,13 @@ impl Observer for Happenings {
             } => self.note("a connection was lost".to_owned()),
             Event::AcquireFailed { failure, .. } => self.note(format!("no connection: {failure}")),
             Event::LimitWidened { statement, .. } => self.note(format!("the learned limit of {statement} was widened")),
+            Event::LeaseSuspect(suspect) => self.note(format!("a lease is out for long: {}", suspect.cause)),
+            Event::LeaseRevoked(suspect) => self.note(format!("a lease was taken back: {}", suspect.cause)),
+            Event::NodeBanned { node, reason } => self.note(format!("{node} gets no more reads: {}", reason.name())),
+            Event::NodeServes { node } => self.note(format!("{node} gets reads")),
+            Event::PrimaryMoved { node, .. } => self.note(format!("writes go to {node}")),
+            Event::PrimaryLost { node } => self.note(format!("the primary {node} does not answer")),
+            Event::SplitBrain { nodes, .. } => self.note(format!("{nodes} servers take writes")),
             Event::Reloaded => self.note("the settings were changed".to_owned()),
             Event::PoolClosed { .. } => self.note("the pool has closed".to_owned()),
             _ => {}

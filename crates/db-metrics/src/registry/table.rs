@@ -2,7 +2,7 @@
 
 use super::{
     Kind::{Counter, Gauge, Histogram},
-    Label::{Check, Class, ErrorType, Operation, Outcome, Part, Reason, State, Status, Table},
+    Label::{Check, Class, ErrorType, Node, Operation, Outcome, Part, Reason, State, Status, Table},
     Metric,
     Unit::{Of, One, Seconds},
 };
@@ -119,6 +119,33 @@ metrics! {
     HealthFailures: Counter, Of("failure"), "database_health_check_failures_total", "db_stack.health.failures", [Check],
         "Checks that failed.";
 
+    BreakerState: Gauge, One, "db_breaker_state", "db_stack.breaker.state", [State],
+        "1 for the state in which the circuit breaker is: closed, open or half_open.";
+    BreakerChanges: Counter, Of("change"), "db_breaker_changes_total", "db_stack.breaker.changes", [State],
+        "Changes of the circuit breaker, by the state that it went to.";
+    BreakerRefused: Counter, Of("call"), "db_breaker_refused_total", "db_stack.breaker.refused", [],
+        "Calls that the circuit breaker refused.";
+    LeakSuspects: Gauge, Of("lease"), "db_leak_suspects", "db_stack.leak.suspects", [],
+        "Leases that have been out for longer than their class allows.";
+    LeaksFound: Counter, Of("lease"), "db_leaks_total", "db_stack.leak.found", [Reason],
+        "Leases that became suspect, by why they are out.";
+    LeasesRevoked: Counter, Of("lease"), "db_leases_revoked_total", "db_stack.leak.revoked", [Reason],
+        "Leases taken back from their holders.";
+    NestedAcquires: Counter, Of("call"), "db_nested_acquires_total", "db_stack.leak.nested_acquires", [],
+        "Tasks that held a connection and waited for another one of an exhausted pool.";
+    ReplicaLag: Gauge, Seconds, "db_replica_lag_seconds", "db_stack.replica.lag", [Node],
+        "How far a replica is behind.";
+    ReplicaUp: Gauge, One, "db_replica_up", "db_stack.replica.up", [Node],
+        "1 as long as the replica gets reads, else 0.";
+    ReplicaReads: Counter, Of("call"), "db_replica_reads_total", "db_stack.replica.reads", [Node],
+        "Reads that a node answered: its share.";
+    ReplicaBans: Counter, Of("ban"), "db_replica_bans_total", "db_stack.replica.bans", [Reason],
+        "Replicas that got no more reads.";
+    PrimaryMoves: Counter, Of("move"), "db_primary_moves_total", "db_stack.primary.moves", [],
+        "Times that writes went to another server from then on.";
+    WritableNodes: Gauge, Of("node"), "db_writable_nodes", "db_stack.primary.writable", [],
+        "Servers that take writes: more than one is a split brain.";
+
     Series: Gauge, Of("series"), "db_metrics_series", "db_stack.metrics.series", [],
         "Series made for tables, errors, classes and tenants.";
     Folded: Counter, Of("name"), "db_metrics_folded_total", "db_stack.metrics.folded", [Reason],
@@ -149,7 +176,7 @@ mod tests {
                     "{:?}",
                     metric.id
                 );
-                let seconds = matches!(metric.kind, Histogram(_));
+                let seconds = metric.unit == Seconds;
                 assert_eq!(
                     seconds,
                     names.prometheus(metric.id).ends_with("_seconds"),
