@@ -6,6 +6,7 @@ mod cancel;
 mod cancellation;
 mod coherence;
 mod alerts;
+mod arrivals;
 mod cancel;
 mod cancellation;
 mod cardinality;

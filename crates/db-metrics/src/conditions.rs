@@ -1,7 +1,7 @@
 //! What is the case at this moment, as far as events tell: states rather than counts.
 
 use crate::registry::Id;
-use db_core::Event;
+use db_core::{BreakerState, Event};
 use parking_lot::Mutex;
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -40,6 +40,8 @@ impl Conditions {
         match event {
             Event::Connected { .. } => self.0.lock().reachable = true,
             Event::ConnectFailed { .. } => self.0.lock().reachable = false,
+            Event::Probed { ok, .. } => self.0.lock().reachable = *ok,
+            Event::BreakerChanged { to, .. } => self.0.lock().breaker = breaker(*to),
             Event::NodeServes { node } => self.serves(node, true),
             Event::NodeBanned { node, .. } => self.serves(node, false),
             Event::SplitBrain { nodes, .. } => self.0.lock().writable = *nodes,
@@ -72,6 +74,15 @@ impl Conditions {
         .chain(breaker)
         .chain(nodes)
         .collect()
+    }
+}
+
+/// By what it means for callers: a breaker that is held open is open, one that is switched off lets calls pass.
+pub(crate) fn breaker(state: BreakerState) -> &'static str {
+    match state {
+        BreakerState::Open | BreakerState::ForcedOpen => BREAKER[1],
+        BreakerState::HalfOpen => BREAKER[2],
+        _ => BREAKER[0],
     }
 }
 

@@ -1,7 +1,10 @@
 //! Counts of what happens now and then: the rare events, by metric and labels.
 
-use crate::registry::Id;
-use db_core::{AcquireFailure, CloseReason, Event, GaveUp, LeaseCause, LeaseOutcome, LimitOrigin, RetryCause};
+use crate::{conditions::breaker, registry::Id};
+use db_core::{
+    AcquireFailure, CacheDrop, CloseReason, Event, GaveUp, LeaseCause, LeaseOutcome, LimitOrigin, Priority, RetryCause,
+    ShedReason,
+};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 
@@ -13,7 +16,7 @@ const MOST: usize = 4096;
 /// How often each thing has happened. All that can is there from the start with 0, so that a rate sees the first one.
 pub(crate) struct Happened(Mutex<BTreeMap<Key, u64>>);
 
-const ACQUIRE: [&str; 10] = [
+const ACQUIRE: [&str; 11] = [
     "exhausted",
     "queue_full",
     "down",
@@ -23,6 +26,7 @@ const ACQUIRE: [&str; 10] = [
     "nested",
     "no_replica",
     "no_primary",
+    "shed",
     "other",
 ];
 const CLASSES: [&str; 5] = ["instant", "fast", "normal", "slow", "batch"];
@@ -54,6 +58,10 @@ impl Happened {
         each(Id::OverAlert, &CLASSES);
         each(Id::Retries, &RetryCause::ALL.map(RetryCause::name));
         each(Id::RetriesGivenUp, &GaveUp::ALL.map(GaveUp::name));
+        each(Id::CacheInvalidations, &CacheDrop::ALL.map(CacheDrop::name));
+        for reason in ShedReason::ALL {
+            zeros.extend(Priority::ALL.map(|priority| (Id::Shed, [reason.name(), priority.name()])));
+        }
         for class in CLASSES {
             zeros.extend(ORIGINS.map(|origin| (Id::Timeouts, [class, origin.name()])));
         }
@@ -78,7 +86,10 @@ impl Happened {
                 one(Id::HealthFailures, "connectivity");
             }
             Event::Closed { reason, .. } => one(Id::ConnectionsClosed, reason.name()),
-            Event::AcquireFailed { failure, .. } => {
+            Event::AcquireFailed { failure, priority, .. } => {
+                if let AcquireFailure::Shed(reason) = failure {
+                    self.count((Id::Shed, [reason.name(), priority.name()]));
+                }
                 one(Id::AcquireFailures, acquire_failure(*failure));
                 if matches!(failure, AcquireFailure::TimedOut | AcquireFailure::QueueFull) {
                     one(Id::PoolExhausted, "");
@@ -98,6 +109,10 @@ impl Happened {
             Event::SlowCall { class, .. } => one(Id::OverAlert, class.name()),
             Event::Retried { cause, .. } => one(Id::Retries, cause.name()),
             Event::RetryGaveUp { reason, .. } => one(Id::RetriesGivenUp, reason.name()),
+            Event::BreakerChanged { to, .. } => one(Id::BreakerChanges, breaker(*to)),
+            Event::BreakerRefused { .. } => one(Id::BreakerRefused, ""),
+            Event::Probed { ok: false, .. } => one(Id::HealthFailures, "connectivity"),
+            Event::CacheInvalidated { reason, .. } => one(Id::CacheInvalidations, reason.name()),
             Event::LeaseSuspect(suspect) => one(Id::LeaksFound, suspect.cause.name()),
             Event::LeaseRevoked(suspect) => one(Id::LeasesRevoked, suspect.cause.name()),
             Event::NestedAcquire { .. } => one(Id::NestedAcquires, ""),
@@ -124,6 +139,7 @@ fn acquire_failure(failure: AcquireFailure) -> &'static str {
         AcquireFailure::Nested => ACQUIRE[6],
         AcquireFailure::NoReplica => ACQUIRE[7],
         AcquireFailure::NoPrimary => ACQUIRE[8],
-        _ => ACQUIRE[9],
+        AcquireFailure::Shed(_) => ACQUIRE[9],
+        _ => ACQUIRE[10],
     }
 }

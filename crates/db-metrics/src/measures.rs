@@ -45,6 +45,9 @@ pub(crate) struct Measures {
     classes: Bounded,
     class_series: RwLock<HashMap<u32, Series>>,
     table_errors: RwLock<HashMap<(u32, Operation), AtomicU64>>,
+    tenants: Bounded,
+    /// By tenant: calls that ended well, and others.
+    tenant_calls: RwLock<HashMap<u32, [AtomicU64; 2]>>,
     slow: [AtomicU64; OPERATIONS.len()],
     /// Calls that took longer are counted as slow; nanoseconds.
     slow_threshold: AtomicU64,
@@ -69,7 +72,7 @@ pub(crate) enum Ending {
 }
 
 impl Measures {
-    pub(crate) fn new(max_statements: usize, max_tables: usize) -> Self {
+    pub(crate) fn new(max_statements: usize, max_tables: usize, max_tenants: usize) -> Self {
         Self {
             book: Book::new(),
             next: AtomicU32::new(FREE),
@@ -79,6 +82,8 @@ impl Measures {
             classes: Bounded::new(CLASSES),
             class_series: RwLock::default(),
             table_errors: RwLock::default(),
+            tenants: Bounded::new(max_tenants),
+            tenant_calls: RwLock::default(),
             slow: Default::default(),
             slow_threshold: AtomicU64::new(u64::MAX),
             happened: Happened::new(),
@@ -130,6 +135,28 @@ impl Measures {
         }
         let mut errors = self.table_errors.write();
         errors.entry(key).or_default().fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn of_tenant(&self, tenant: &str, done: bool) {
+        let (number, place) = (self.tenants.number(tenant), usize::from(!done));
+        if let Some(calls) = self.tenant_calls.read().get(&number) {
+            calls[place].fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let mut all = self.tenant_calls.write();
+        all.entry(number).or_default()[place].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Calls of each tenant since the start, by how they ended.
+    pub(crate) fn tenants(&self) -> Vec<([String; 2], u64)> {
+        let names = self.tenants.list();
+        let calls = self.tenant_calls.read();
+        let rows = calls.iter().flat_map(|(number, calls)| {
+            let name = &names[*number as usize];
+            [("success", &calls[0]), ("error", &calls[1])]
+                .map(|(status, count)| ([name.clone(), status.to_owned()], count.load(Ordering::Relaxed)))
+        });
+        rows.collect()
     }
 
     /// What was added since the last time, with its meaning.
@@ -200,8 +227,9 @@ impl Measures {
     }
 
     /// Names that found no room, by what they were.
-    pub(crate) fn folded(&self) -> [(&'static str, u64); 3] {
+    pub(crate) fn folded(&self) -> [(&'static str, u64); 4] {
         [
+            ("tenant", self.tenants.folded()),
             ("table", self.statements.folded()),
             ("error_type", self.errors.folded()),
             ("class", self.classes.folded()),
@@ -263,6 +291,9 @@ impl Observer for Measures {
                 self.failed_on(table.table, table.operation);
             }
         }
+        if let Some(tenant) = &report.call.tenant {
+            self.of_tenant(tenant.id(), matches!(report.outcome, Outcome::Done));
+        }
         if report.took.as_nanos() > u128::from(self.slow_threshold.load(Ordering::Relaxed)) {
             self.slow[operation.0 as usize].fetch_add(1, Ordering::Relaxed);
         }
@@ -293,7 +324,7 @@ mod tests {
 
     #[test]
     fn a_call_is_found_under_its_verb_its_class_its_tables_and_its_error() {
-        let measures = Measures::new(10, 10);
+        let measures = Measures::new(10, 10, 10);
         let error = Error::Client(sqlx::Error::RowNotFound);
         report(
             &measures,
@@ -321,7 +352,7 @@ mod tests {
 
     #[test]
     fn what_is_slow_is_counted_by_its_verb() {
-        let measures = Measures::new(10, 10);
+        let measures = Measures::new(10, 10, 10);
         report(&measures, "SELECT 1", Outcome::Done, QueryClass::Fast);
         measures.set_slow_threshold(Some(Duration::from_millis(2)));
         report(&measures, "SELECT 1", Outcome::Done, QueryClass::Fast);

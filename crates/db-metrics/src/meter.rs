@@ -61,7 +61,11 @@ impl Meter {
             }
         };
         let measures = config.enabled.then(|| {
-            let measures = Arc::new(Measures::new(config.max_statements, config.max_tables));
+            let measures = Arc::new(Measures::new(
+                config.max_statements,
+                config.max_tables,
+                config.max_tenants,
+            ));
             observers.add(measures.clone());
             measures
         });
@@ -72,12 +76,7 @@ impl Meter {
         Ok(Self {
             shared: Arc::new(Shared {
                 measures,
-                publisher: Mutex::new(Publisher::new(
-                    target,
-                    names,
-                    config.constant_labels(),
-                    config.max_tenants,
-                )),
+                publisher: Mutex::new(Publisher::new(target, names, config.constant_labels())),
                 sources: Mutex::default(),
                 prometheus,
                 config,

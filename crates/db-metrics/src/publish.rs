@@ -18,7 +18,7 @@ pub(crate) enum Target {
     Global,
 }
 
-/// Values of labels that come from outside: tenants and servers.
+/// Servers that have series of their own.
 const OUTSIDE: usize = 100;
 
 enum Handle {
@@ -46,21 +46,19 @@ pub(crate) struct Publisher {
     handles: HashMap<(Id, Vec<String>), Handle>,
     /// Counts that are added up here, since they come as times.
     counts: HashMap<(Id, Vec<String>), u64>,
-    tenants: Bounded,
     nodes: Bounded,
     sums: Sums,
 }
 
 impl Publisher {
     /// `constant` labels go on every series.
-    pub(crate) fn new(target: Target, names: Names, constant: Vec<(String, String)>, max_tenants: usize) -> Self {
+    pub(crate) fn new(target: Target, names: Names, constant: Vec<(String, String)>) -> Self {
         let publisher = Self {
             target,
             names,
             constant,
             handles: HashMap::new(),
             counts: HashMap::new(),
-            tenants: Bounded::new(max_tenants),
             nodes: Bounded::new(OUTSIDE),
             sums: Sums::default(),
         };
@@ -109,13 +107,15 @@ impl Publisher {
         for (labels, count) in measures.table_errors() {
             self.total(Id::TableErrors, labels.into(), count);
         }
+        for (labels, count) in measures.tenants() {
+            self.total(Id::TenantQueries, labels.into(), count);
+        }
         self.sums.slow = 0;
         for (operation, count) in measures.slow() {
             self.sums.slow += count;
             self.total(Id::SlowQueries, owned(&[operation]), count);
         }
         let mut folded = measures.folded().to_vec();
-        folded.push(("tenant", self.tenants.folded()));
         folded.push(("node", self.nodes.folded()));
         for (what, count) in folded {
             self.total(Id::Folded, owned(&[what]), count);
@@ -207,7 +207,6 @@ impl Publisher {
     /// The labels with what comes from outside bounded.
     fn within(&self, id: Id, labels: Vec<String>) -> Vec<String> {
         let bound = |(label, value): (&Label, String)| match label {
-            Label::Tenant if self.tenants.number(&value) == 0 => crate::bounded::OTHER.to_owned(),
             Label::Node if self.nodes.number(&value) == 0 => crate::bounded::OTHER.to_owned(),
             _ => value,
         };

@@ -185,11 +185,20 @@ fn what_can_be_counted_is_there_before_it_happens() {
     for metric in METRICS {
         let of_layers = matches!(
             metric.id,
-            Id::RetryBudget | Id::Transactions | Id::Cancels | Id::LeakSuspects
+            Id::RetryBudget
+                | Id::Transactions
+                | Id::Cancels
+                | Id::LeakSuspects
+                | Id::PriorityUsed
+                | Id::PriorityWaiting
+                | Id::CacheLookups
+                | Id::CacheEntries
+                | Id::CacheBytes
+                | Id::CacheListening
         ) || format!("{:?}", metric.id).starts_with("Replica");
         let by_name = matches!(
             metric.id,
-            Id::Errors | Id::TableQueries | Id::TableDuration | Id::TableErrors
+            Id::Errors | Id::TenantQueries | Id::TableQueries | Id::TableDuration | Id::TableErrors
         );
         let pool = format!("{:?}", metric.id).starts_with("Pool") && metric.id != Id::PoolExhausted;
         let log = format!("{:?}", metric.id).starts_with("SlowLog");

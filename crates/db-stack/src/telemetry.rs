@@ -2,7 +2,7 @@
 
 use crate::{config::DbConfig, db::Inner};
 use arc_swap::ArcSwap;
-use db_core::{Observers, Result, config::InvalidConfig};
+use db_core::{Observers, Priority, Result, config::InvalidConfig};
 use db_metrics::{Id, Meter, ObserveLayer, PoolReading, Read, Readings, Server, SlowLog, SpanEvents, SpanTarget};
 use sqlx::postgres::PgConnectOptions;
 use std::sync::{Arc, Weak};
@@ -109,6 +109,26 @@ impl Read for Layers {
             min: inner.pool.config().min_connections,
         });
         readings.total(Id::Cancels, &[], stats.cancelled);
+        readings.gauge(Id::PoolLimit, &[], f64::from(stats.limit));
+        for priority in Priority::ALL {
+            let figures = &stats.priorities[priority.index()];
+            readings.gauge(Id::PriorityUsed, &[priority.name()], f64::from(figures.in_use));
+            readings.gauge(Id::PriorityWaiting, &[priority.name()], f64::from(figures.waiting));
+        }
+        let cache = inner.cached.cache.stats();
+        for (outcome, count) in [
+            ("hit", cache.total.hits),
+            ("stale", cache.total.stale),
+            ("stale_if_error", cache.total.stale_if_error),
+            ("miss", cache.total.misses),
+            ("coalesced", cache.total.coalesced),
+        ] {
+            readings.total(Id::CacheLookups, &[outcome], count);
+        }
+        readings.gauge(Id::CacheEntries, &[], cache.entries as f64);
+        readings.gauge(Id::CacheBytes, &[], cache.bytes as f64);
+        let deaf = cache.listening == Some(false);
+        readings.gauge(Id::CacheListening, &[], f64::from(u8::from(!deaf)));
         let leases = inner.leaks.leases();
         let suspects = leases.open.iter().filter(|lease| lease.suspected.is_some());
         readings.gauge(Id::LeakSuspects, &[], suspects.count() as f64);

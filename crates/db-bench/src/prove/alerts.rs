@@ -155,9 +155,12 @@ fn short_rules() -> String {
         .join("\n")
 }
 
-/// Metrics of replicas, of which this stack has none.
+/// Metrics of replicas and tenants, of which this stack has none.
 fn of_a_cluster(id: Id) -> bool {
-    matches!(id, Id::ReplicaLag | Id::ReplicaUp | Id::ReplicaReads | Id::ReplicaBans)
+    matches!(
+        id,
+        Id::ReplicaLag | Id::ReplicaUp | Id::ReplicaReads | Id::ReplicaBans | Id::TenantQueries
+    )
 }
 
 /// What Prometheus must have seen. A metric of the registry is named where its name, or one of its parts, is a word.

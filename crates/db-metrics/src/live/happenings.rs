@@ -57,6 +57,13 @@ impl Observer for Happenings {
             } => self.note("a connection was lost".to_owned()),
             Event::AcquireFailed { failure, .. } => self.note(format!("no connection: {failure}")),
             Event::LimitWidened { statement, .. } => self.note(format!("the learned limit of {statement} was widened")),
+            Event::BreakerChanged { from, to, .. } => {
+                self.note(format!("the breaker went from {} to {}", from.name(), to.name()));
+            }
+            Event::HealthAlert { failures, .. } => self.note(format!("{failures} health checks in a row failed")),
+            Event::HealthRecovered { .. } => self.note("health checks succeed again".to_owned()),
+            Event::EndpointMoved { .. } => self.note("the server is another one now".to_owned()),
+            Event::LimitChanged { from, to, .. } => self.note(format!("{to} leases may be in use, {from} before")),
             Event::LeaseSuspect(suspect) => self.note(format!("a lease is out for long: {}", suspect.cause)),
             Event::LeaseRevoked(suspect) => self.note(format!("a lease was taken back: {}", suspect.cause)),
             Event::NodeBanned { node, reason } => self.note(format!("{node} gets no more reads: {}", reason.name())),

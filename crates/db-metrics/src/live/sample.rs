@@ -23,6 +23,9 @@ pub(crate) struct Sample {
     timeouts: f64,
     exhausted: f64,
     opened: f64,
+    shed: f64,
+    hits: f64,
+    misses: f64,
 }
 
 /// Counts and gauges that the page shows by their newest value.
@@ -47,6 +50,13 @@ impl Sample {
             };
             (sum(after) - sum(before)).max(0.0) / seconds
         };
+        let outcome = |outcome: &str| {
+            let of = |sums: &Sums| {
+                let key = (Id::CacheLookups, vec![outcome.to_owned()]);
+                sums.figures.get(&key).copied().unwrap_or_default()
+            };
+            (of(after) - of(before)).max(0.0) / seconds
+        };
         let ms = |tally: &Tally, q| tally.quantile(q).as_secs_f64() * 1000.0;
         Self {
             calls: calls.count() as f64 / seconds,
@@ -65,6 +75,9 @@ impl Sample {
             timeouts: counted(Id::Timeouts),
             exhausted: counted(Id::PoolExhausted),
             opened: counted(Id::ConnectionsClosed),
+            shed: counted(Id::Shed),
+            hits: outcome("hit"),
+            misses: outcome("miss"),
         }
     }
 }

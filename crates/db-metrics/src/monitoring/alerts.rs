@@ -103,6 +103,7 @@ pub fn alerts(names: &Names) -> Vec<Alert> {
     let mut all = pool(&w);
     all.extend(calls(&w));
     all.extend(layers(&w));
+    all.extend(load(&w));
     all.extend(own(&w));
     all
 }
@@ -433,6 +434,36 @@ fn layers(w: &Words<'_>) -> Vec<Alert> {
             format: "printf \"%.0f\"",
             action: "Fence the old primary at once: other clients may still write to it.",
             drive: drive(vec![(w.of(Id::WritableNodes), bump("1", "2"))], "2"),
+        },
+    ]
+}
+
+/// Work that is refused, and a cache that hears of nobody.
+fn load(w: &Words<'_>) -> Vec<Alert> {
+    let shed = w.of(Id::Shed);
+    let listening = w.of(Id::CacheListening);
+    vec![
+        Alert {
+            name: "DatabaseShedding",
+            severity: Severity::Warning,
+            expr: format!("sum(rate({shed}[5m])) > 0.1"),
+            lasting: "2m",
+            summary: "Database calls are sent away".into(),
+            description: "{value} a second, since more comes than can be served in time.".into(),
+            format: "printf \"%.1f\"",
+            action: "More load than capacity: the label says which priority pays for it. Find who asks so much.",
+            drive: drive(vec![(shed.clone(), burst(30))], "1.0"),
+        },
+        Alert {
+            name: "DatabaseCacheDeaf",
+            severity: Severity::Warning,
+            expr: format!("min({listening}) == 0"),
+            lasting: "5m",
+            summary: "The cache does not hear of other writers".into(),
+            description: "Answers are kept for no longer than is safe without it.".into(),
+            format: "printf \"%.0f\"",
+            action: "The listening connection is lost: is the server up, are its connections used up?",
+            drive: drive(vec![(listening, bump("1", "0"))], "0"),
         },
     ]
 }

@@ -232,6 +232,45 @@ fn rows(w: &Words<'_>) -> Vec<(&'static str, Vec<Panel>)> {
             ],
         ),
         (
+            "Load and cache",
+            vec![
+                each("Sent away", "ops", Id::Shed, Label::Priority),
+                gauge(
+                    "Callers that wait, by priority",
+                    "short",
+                    Id::PriorityWaiting,
+                    Label::Priority,
+                ),
+                gauge(
+                    "Connections in use, by priority",
+                    "short",
+                    Id::PriorityUsed,
+                    Label::Priority,
+                ),
+                one(
+                    "The limit on leases",
+                    "short",
+                    format!("sum({})", w.of(Id::PoolLimit)),
+                    "limit",
+                ),
+                each("Calls by tenant", "ops", Id::TenantQueries, Label::Tenant),
+                each("Answers from memory", "ops", Id::CacheLookups, Outcome),
+                one(
+                    "Memory of the cache",
+                    "bytes",
+                    format!("sum({})", w.of(Id::CacheBytes)),
+                    "bytes",
+                ),
+                one(
+                    "Answers in memory",
+                    "short",
+                    format!("sum({})", w.of(Id::CacheEntries)),
+                    "answers",
+                ),
+                each("Answers dropped", "ops", Id::CacheInvalidations, Reason),
+            ],
+        ),
+        (
             "The instruments",
             vec![
                 one("Series", "short", format!("sum({})", w.of(Id::Series)), "series"),

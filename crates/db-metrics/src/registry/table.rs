@@ -2,9 +2,9 @@
 
 use super::{
     Kind::{Counter, Gauge, Histogram},
-    Label::{Check, Class, ErrorType, Node, Operation, Outcome, Part, Reason, State, Status, Table},
+    Label::{Check, Class, ErrorType, Node, Operation, Outcome, Part, Priority, Reason, State, Status, Table, Tenant},
     Metric,
-    Unit::{Of, One, Seconds},
+    Unit::{Bytes, Of, One, Seconds},
 };
 
 /// The conventions' buckets for the duration of an operation, with more of them where a local server answers and up to
@@ -119,6 +119,26 @@ metrics! {
     HealthFailures: Counter, Of("failure"), "database_health_check_failures_total", "db_stack.health.failures", [Check],
         "Checks that failed.";
 
+    Shed: Counter, Of("call"), "db_shed_total", "db_stack.shed", [Reason, Priority],
+        "Calls that were sent away before they got a connection.";
+    PoolLimit: Gauge, Of("lease"), "db_pool_limit", "db_stack.pool.limit", [],
+        "The most leases that may be in use at this moment.";
+    PriorityUsed: Gauge, Of("lease"), "db_priority_active", "db_stack.priority.used", [Priority],
+        "Leases in use by priority.";
+    PriorityWaiting: Gauge, Of("request"), "db_priority_waiting", "db_stack.priority.waiting", [Priority],
+        "Callers that wait by priority.";
+    TenantQueries: Counter, Of("query"), "db_tenant_queries_total", "db_stack.tenant.queries", [Tenant, Status],
+        "Calls by the tenant on whose behalf they were made.";
+    CacheLookups: Counter, Of("call"), "db_cache_lookups_total", "db_stack.cache.lookups", [Outcome],
+        "Calls that asked the cache: hit, stale, stale_if_error, miss or coalesced.";
+    CacheEntries: Gauge, Of("answer"), "db_cache_entries", "db_stack.cache.entries", [],
+        "Answers in memory.";
+    CacheBytes: Gauge, Bytes, "db_cache_bytes", "db_stack.cache.size", [],
+        "What they take.";
+    CacheInvalidations: Counter, Of("invalidation"), "db_cache_invalidations_total", "db_stack.cache.invalidations", [Reason],
+        "Times that answers were dropped from the cache.";
+    CacheListening: Gauge, One, "db_cache_listening", "db_stack.cache.listening", [],
+        "1 as long as the cache hears of other writers, or nobody asked it to; else 0.";
     BreakerState: Gauge, One, "db_breaker_state", "db_stack.breaker.state", [State],
         "1 for the state in which the circuit breaker is: closed, open or half_open.";
     BreakerChanges: Counter, Of("change"), "db_breaker_changes_total", "db_stack.breaker.changes", [State],
