@@ -9,28 +9,23 @@ mod alerts;
 mod arrivals;
 mod cancel;
 mod cancellation;
-mod cardinality;
 mod dead_peers;
 mod deadlocks;
 mod exactly_once;
 mod explain_safety;
 mod findings;
 mod full_stack;
-mod http;
 mod leaks;
 mod outage;
 mod overload;
 mod pgbouncer;
 mod priorities;
-#[path = "../../db-metrics/tests/receiver/mod.rs"]
-mod receiver;
 mod restart;
 mod rig;
 mod stale_plans;
 mod stampede;
 mod storm;
 mod subject;
-mod telemetry_secrets;
 mod timeout_memory;
 
 use std::{process::ExitCode, time::Duration};

@@ -92,6 +92,7 @@ where
         // Source lines and threads are of our code, not of the caller's.
         .with_location(false)
         .with_threads(false)
+        .with_target(false)
         .with_tracked_inactivity(false);
     Ok((layer, Otlp(provider)))
 }

@@ -34,7 +34,10 @@ fn rules_and_panels_name_only_metrics_of_the_registry() {
             let words = page
                 .text
                 .split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == ':'));
-            for word in words.filter(|word| prefixes.iter().any(|prefix| word.starts_with(prefix))) {
+            for word in words
+                .map(|word| word.trim_end_matches(':'))
+                .filter(|word| prefixes.iter().any(|prefix| word.starts_with(prefix)))
+            {
                 let metric = ["_bucket", "_count", "_sum"]
                     .iter()
                     .find_map(|part| word.strip_suffix(part));

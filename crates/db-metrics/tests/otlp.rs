@@ -56,8 +56,11 @@ async fn spans_have_the_conventions_attributes_and_nothing_secret() {
             class: QueryClass::Normal,
             statement: None,
         };
-        observers.tell(|| event);
-        async { Err::<Rows, _>(Error::Client(sqlx::Error::RowNotFound)) }
+        let observers = observers.clone();
+        async move {
+            observers.tell(|| event);
+            Err::<Rows, _>(Error::Client(sqlx::Error::RowNotFound))
+        }
     }));
     let text = "SELECT * FROM orders WHERE note = 'canary-4711' AND id = $1";
     let statement = Statement::all(sqlx::query(text).bind(CANARY)).unwrap();

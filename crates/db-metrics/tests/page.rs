@@ -126,20 +126,26 @@ async fn first_page(address: &str) -> String {
     let since = Instant::now();
     loop {
         let mut wire = TcpStream::connect(address).await.expect("the browser listens");
-        let request = format!("GET /json/list HTTP/1.0\r\nHost: {address}\r\n\r\n");
+        let request = format!("GET /json/list HTTP/1.1\r\nHost: {address}\r\n\r\n");
         wire.write_all(request.as_bytes()).await.expect("sent");
-        let mut answer = Vec::new();
-        let _ = wire.read_to_end(&mut answer).await;
-        let answer = String::from_utf8_lossy(&answer);
-        let list: Value = answer
-            .split_once("\r\n\r\n")
-            .and_then(|(_, body)| serde_json::from_str(body).ok())
-            .unwrap_or_default();
+        // The browser keeps the connection: the answer is whole when its body is JSON.
+        let (mut answer, mut list) = (Vec::new(), Value::Null);
+        while list.is_null() && answer.len() < 100_000 {
+            match timeout(Duration::from_secs(1), wire.read_buf(&mut answer)).await {
+                Ok(Ok(read)) if read > 0 => {}
+                _ => break,
+            }
+            let text = String::from_utf8_lossy(&answer);
+            let body = text.split_once("\r\n\r\n").map(|(_, body)| body.to_owned());
+            list = body
+                .and_then(|body| serde_json::from_str(&body).ok())
+                .unwrap_or_default();
+        }
         let page = list.as_array().into_iter().flatten().find(|tab| tab["type"] == "page");
         if let Some(url) = page.and_then(|tab| tab["webSocketDebuggerUrl"].as_str()) {
             return url.to_owned();
         }
-        assert!(since.elapsed() < START, "no page: {answer}");
+        assert!(since.elapsed() < START, "no page: {list}");
         sleep(Duration::from_millis(50)).await;
     }
 }
