@@ -1,5 +1,6 @@
 //! Every number that this project promises, as a named proof that anyone can re-run.
 
+mod adaptive;
 mod arrivals;
 mod cache_keys;
 mod cancel;
@@ -26,6 +27,7 @@ mod stale_plans;
 mod stampede;
 mod storm;
 mod subject;
+mod tenants;
 mod timeout_memory;
 
 use std::{process::ExitCode, time::Duration};
@@ -167,6 +169,14 @@ const PROOFS: &[Proof] = &[
         name: "cardinality",
         promise: "100,000 statements over 10,000 tables stay within the bounds; watching a call costs under 400 ns",
         run: |quick| Box::pin(cardinality::run(quick)),
+        name: "adaptive",
+        promise: "the limit ends within 20 % of the best fixed size, and three pools share a small server without 53300",
+        run: |quick| Box::pin(adaptive::run(quick)),
+    },
+    Proof {
+        name: "tenants",
+        promise: "200 tenants on 20 connections are all served, see their own rows alone and don't slow each other",
+        run: |quick| Box::pin(tenants::run(quick)),
     },
     Proof {
         name: "full-stack",

@@ -1,6 +1,10 @@
 //! The leaf that joins the two seams.
 
-use crate::{Call, Error, Footprint, Lease, LeaseState, Operation, Result, Service, Source};
+use crate::{
+    Call, Error, Footprint, Lease, LeaseState, Operation, Result, Service, SharedSession, Source, StatementKind,
+    Tenant, config::InvalidConfig,
+};
+use sqlx::{Executor, PgConnection, SqlStr};
 
 /// Takes a lease from the source, runs the operation on it and says how the lease was left.
 #[derive(Clone, Copy, Debug)]
@@ -10,10 +14,13 @@ impl<C: Source, Op: Operation + ?Sized> Service<Op> for Run<C> {
     async fn call(&self, call: &Call, op: &Op) -> Result<Op::Output> {
         let mut lease = self.0.acquire(call).await?;
         let session = lease.shared_session().cloned();
-        let out = match session {
-            None => op.run(lease.start()).await,
+        let confined = call.tenant.as_ref().and_then(Tenant::begin);
+        let out = match (confined, session) {
+            // Boxed, as below.
+            (Some(begin), session) => Box::pin(confine(lease.start(), begin, session.as_deref(), op)).await,
+            (None, None) => op.run(lease.start()).await,
             // Boxed: the rare way must not make every call's future bigger.
-            Some(session) => Box::pin(op.run_shared(lease.start(), &session)).await,
+            (None, Some(session)) => Box::pin(op.run_shared(lease.start(), &session)).await,
         };
         lease.settle(match (&out, op.footprint()) {
             (Ok(_), Footprint::None) => LeaseState::Clean,
@@ -24,5 +31,34 @@ impl<C: Source, Op: Operation + ?Sized> Service<Op> for Run<C> {
             },
         });
         out.map_err(|error| lease.revoked().map_or(error, Error::from))
+    }
+}
+
+/// Runs the operation in a transaction that is confined to a tenant. Dropped half-way, it is rolled back in quarantine.
+async fn confine<Op: Operation + ?Sized>(
+    conn: &mut PgConnection,
+    begin: SqlStr,
+    session: Option<&SharedSession>,
+    op: &Op,
+) -> Result<Op::Output> {
+    let leaves = op.facts().is_none_or(|facts| {
+        let kind = facts.kind();
+        facts.controls_transaction() || matches!(kind, StatementKind::TxControl | StatementKind::Session)
+    });
+    if leaves || session.is_some_and(|session| !session.named_statements) {
+        let allowed = "no statement that ends a transaction or changes the session, and no pooler that forgets names";
+        return Err(InvalidConfig::one("tenant", "(a statement)", allowed).into());
+    }
+    conn.execute(sqlx::raw_sql(begin)).await?;
+    match op.run(conn).await {
+        Ok(out) => {
+            conn.execute(sqlx::raw_sql("COMMIT")).await?;
+            Ok(out)
+        }
+        Err(error) => {
+            // Where that fails the connection is of no use, whatever the statement's error says.
+            conn.execute(sqlx::raw_sql("ROLLBACK")).await?;
+            Err(error)
+        }
     }
 }

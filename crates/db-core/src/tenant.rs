@@ -1,5 +1,6 @@
 //! On whose behalf a call is made.
 
+use sqlx::{AssertSqlSafe, SqlSafeStr, SqlStr};
 use std::{
     fmt,
     hash::{BuildHasher, Hash, Hasher},
@@ -7,20 +8,37 @@ use std::{
 };
 
 /// A tenant of the application. Cheap to clone; compared by its whole id.
-///
-/// Whoever makes one has checked the id; nothing here puts it into SQL.
 #[derive(Clone)]
 pub struct Tenant {
     id: Arc<str>,
     key: u64,
+    scope: Option<Scope>,
+}
+
+#[derive(Clone)]
+struct Scope {
+    /// What confines the transaction that it runs in.
+    confine: Arc<str>,
+    begin: SqlStr,
 }
 
 impl Tenant {
-    /// The tenant of this id.
+    /// The tenant of this id, on connections that are its own.
     pub fn new(id: impl Into<Arc<str>>) -> Self {
         let id = id.into();
         let key = foldhash::fast::FixedState::default().hash_one(&*id);
-        Self { id, key }
+        Self { id, key, scope: None }
+    }
+
+    /// A tenant on connections that it shares with others: everything runs in a transaction, which begins with
+    /// `confine`, such as `SET LOCAL search_path TO "a"`. Whoever makes it has checked and quoted what is in there.
+    #[must_use]
+    pub fn confined_by(mut self, confine: &str) -> Self {
+        self.scope = Some(Scope {
+            confine: confine.into(),
+            begin: AssertSqlSafe(format!("BEGIN; {confine}")).into_sql_str(),
+        });
+        self
     }
 
     /// The id.
@@ -31,6 +49,19 @@ impl Tenant {
     /// A number for tables of fair shares, where two tenants that collide do each other no harm but to share one.
     pub fn key(&self) -> u64 {
         self.key
+    }
+
+    /// The statement that begins a transaction of a tenant on shared connections; nothing for any other.
+    pub fn begin(&self) -> Option<SqlStr> {
+        self.scope.as_ref().map(|scope| scope.begin.clone())
+    }
+
+    /// The same for a `BEGIN` of the caller's own.
+    pub fn begin_with(&self, begin: SqlStr) -> SqlStr {
+        match &self.scope {
+            Some(scope) => AssertSqlSafe(format!("{}; {}", begin.as_str(), scope.confine)).into_sql_str(),
+            None => begin,
+        }
     }
 }
 

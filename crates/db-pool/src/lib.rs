@@ -48,6 +48,7 @@ mod shares;
 mod standing;
 mod state;
 mod stats;
+mod warm;
 
 pub use beside::Beside;
 pub use close::CloseReport;

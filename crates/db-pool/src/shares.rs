@@ -20,6 +20,10 @@ impl Shares {
         let floor_scale = scale(f64::from(budget) / 2.0, sum);
         let ceiling_scale = scale(f64::from(budget), largest);
         let mut floors = all.map(|share| scaled(share.floor, floor_scale));
+        // Rounding must not take the one place of those who matter most.
+        if all[0].floor > 0 && budget > 2 {
+            floors[0] = floors[0].max(1);
+        }
         let ceilings = all.map(|share| scaled(share.ceiling, ceiling_scale).max(1));
         // Rounding may have given too much: the least urgent gives it back first.
         while floors.iter().sum::<u32>() > budget.saturating_sub(1) {

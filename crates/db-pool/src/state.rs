@@ -94,6 +94,8 @@ pub(crate) struct State {
     pub(crate) limit: u32,
     /// What the policy wants.
     pub(crate) target: u32,
+    /// Connections that somebody wants to be open for a while.
+    pub(crate) warm: u32,
     /// The most connections that may be open.
     pub(crate) room: u32,
     pub(crate) forecast: Forecast,
@@ -124,6 +126,7 @@ impl State {
             stats: PoolStats::default(),
             limit: 0,
             target: config.max_connections,
+            warm: 0,
             room: governor::START,
             forecast: Forecast::default(),
             load: Load::default(),
@@ -512,7 +515,14 @@ impl State {
         }
         let waiting = u32::try_from(self.queue.len()).unwrap_or(u32::MAX);
         let demand = waiting
-            .max(if self.held { 0 } else { config.min_connections }.saturating_sub(self.stats.size))
+            .max(
+                if self.held {
+                    0
+                } else {
+                    config.min_connections.max(self.warm)
+                }
+                .saturating_sub(self.stats.size),
+            )
             .saturating_sub(self.stats.dialing);
         demand.min(self.room.saturating_sub(self.open()))
     }

@@ -28,6 +28,7 @@ impl<'a> Acquire<'a> for &'_ Db {
     fn acquire(self) -> BoxFuture<'a, sqlx::Result<Lease>> {
         let db = self.clone();
         Box::pin(async move {
+            db.unconfined("a lease of one's own")?;
             let lease = db.inner.acquire(&db.wishes()).await?;
             Ok(raw(&db.inner.cached.cache, lease)?)
         })
@@ -38,6 +39,7 @@ impl<'a> Acquire<'a> for &'_ Db {
     fn begin(self) -> BoxFuture<'a, sqlx::Result<Transaction<'a, Postgres>>> {
         let db = self.clone();
         Box::pin(async move {
+            db.unconfined("sqlx's own transaction")?;
             let (inner, call) = (&db.inner, db.wishes());
             let transaction = inner.breaker.around(&call, inner.pool.begin_inner(&call)).await?;
             inner.lent_to_writer();

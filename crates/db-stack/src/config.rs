@@ -21,6 +21,7 @@ mod load;
 mod near;
 mod reference;
 mod secret;
+mod tenants;
 mod transaction;
 mod tree;
 mod url;
@@ -31,6 +32,7 @@ pub use layers::HealthConfig;
 pub use load::{Loader, Setting};
 pub use reference::{KeyDoc, Kind, render_reference};
 pub use secret::Secret;
+pub use tenants::{Tenancy, TenantsConfig};
 pub use transaction::TransactionConfig;
 pub use url::DatabaseUrl;
 
@@ -39,6 +41,7 @@ const BUILT: &[&str] = &[
     "connection",
     "pool",
     "session",
+    "tenants",
     "timeout",
     "transaction",
     "retry",
@@ -80,6 +83,8 @@ pub struct DbConfig {
     pub pool: PoolConfig,
     /// The server-side settings of each connection.
     pub session: SessionConfig,
+    /// How the database is divided among tenants.
+    pub tenants: TenantsConfig,
     /// How long a call may take.
     pub timeout: TimeoutConfig,
     /// How long a transaction may take.
@@ -164,6 +169,7 @@ impl DbConfig {
         self.connection.validate("connection", c);
         self.pool.validate("pool", c);
         self.session.validate("session", c);
+        self.tenants.validate("tenants", c);
         self.timeout.validate("timeout", c);
         self.transaction.validate("transaction", c);
         self.retry.validate("retry", c);

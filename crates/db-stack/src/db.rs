@@ -193,12 +193,17 @@ impl Db {
     #[track_caller]
     pub fn acquire(&self) -> impl Future<Output = Result<Lease>> + Send + use<> {
         let (inner, call) = (self.inner.clone(), self.call_here());
-        async move { acquire::raw(&inner.cached.cache, inner.acquire(&call).await?) }
+        let free = self.unconfined("a lease of one's own");
+        async move {
+            free?;
+            acquire::raw(&inner.cached.cache, inner.acquire(&call).await?)
+        }
     }
 
     /// A connection that is idle at this moment, if any.
     #[track_caller]
     pub fn try_acquire(&self) -> Option<Lease> {
+        self.unconfined("a lease of one's own").ok()?;
         acquire::raw(&self.inner.cached.cache, self.idle_lease()?).ok()
     }
 

@@ -49,6 +49,7 @@ mod tx_attempts;
 mod tx_conn;
 mod tx_options;
 mod tx_status;
+mod warm;
 
 pub use builder::DbBuilder;
 pub use cached::{CacheHandle, CacheableQuery, Cached};
@@ -81,3 +82,4 @@ pub use tx::Tx;
 pub use tx_attempts::TxAttempts;
 pub use tx_conn::TxConn;
 pub use tx_options::{Isolation, TxOptions};
+pub use warm::WarmUp;

@@ -95,6 +95,11 @@ impl Tx {
             Some(session) => Some(AssertSqlSafe(session.begin(statement.as_ref().map(SqlStr::as_str))).into_sql_str()),
             None => statement,
         };
+        let statement = match (&limits.call().tenant, statement) {
+            (Some(tenant), Some(begin)) => Some(tenant.begin_with(begin)),
+            (Some(tenant), None) => tenant.begin(),
+            (None, begin) => begin,
+        };
         // In flight from here to the end: dropped at any point, the lease is cancelled, drained and rolled back.
         let pg = lease.start();
         let begun = limits

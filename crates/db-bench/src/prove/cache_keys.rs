@@ -141,8 +141,8 @@ async fn distinct_keys(db: &Db, questions: u64, findings: &mut Findings) -> anyh
     for number in 0..questions {
         let handle = match number % 3 {
             0 => plain.clone(),
-            1 => db.tenant(format!("t{}", number / 3)).cached(TTL),
-            _ => db.tenant(format!("t{}|{number}", dice.u8(..))).cached(TTL),
+            1 => db.tenant(&format!("t{}", number / 3))?.cached(TTL),
+            _ => db.tenant(&format!("t{}|{number}", dice.u8(..)))?.cached(TTL),
         };
         note(scalar(&handle, &format!("SELECT {number}, $1"), "x").await?)?;
         note(scalar(&handle, "SELECT $1 /* a */", &number.to_string()).await?)?;
@@ -194,7 +194,7 @@ async fn tenants(db: &Db, reads: u64, findings: &mut Findings) -> anyhow::Result
             .bind(number)
             .execute(&mut *beside)
             .await?;
-        let asked = db.tenant(format!("tenant-{tenant}")).cached(TTL);
+        let asked = db.tenant(&format!("tenant-{tenant}"))?.cached(TTL);
         asked
             .fetch_one(sqlx::query_scalar::<_, i64>("SELECT n FROM whose"))
             .await?;
@@ -207,7 +207,7 @@ async fn tenants(db: &Db, reads: u64, findings: &mut Findings) -> anyhow::Result
             let (mut dice, mut wrong) = (fastrand::Rng::with_seed(task), 0_u64);
             for _ in 0..reads * 10 {
                 let tenant = dice.u64(0..tenants);
-                let asked = db.tenant(format!("tenant-{tenant}")).cached(TTL);
+                let asked = db.tenant(&format!("tenant-{tenant}"))?.cached(TTL);
                 let number = *asked
                     .fetch_one(sqlx::query_scalar::<_, i64>("SELECT n FROM whose"))
                     .await?;

@@ -84,6 +84,12 @@ pub const KEYS: &[KeyDoc] = keys! {
     Table "session.extra" = "", "names [a-z_][a-z0-9_.]*, values without control characters":
         "Further server settings, such as `work_mem = \"64MB\"`.";
 
+    Word "tenants.mode" = "off", "off, schema or row": "What keeps tenants apart.";
+    Text "tenants.pattern" = "[a-z0-9][a-z0-9_-]{0,47}", "a regular expression of at most 1000 bytes": "The whole of an id must match.";
+    Text "tenants.schema" = "tenant_{id}", "a name with {id} in it": "For `schema`: the tenant's schema.";
+    Text "tenants.shared_schemas" = "public", "names separated by commas": "For `schema`: those behind it in the search path.";
+    Text "tenants.setting" = "app.tenant", "a name like app.tenant": "For `row`: the setting that the policies read.";
+
     Mode "timeout.mode" = "enforce", "off, observe or enforce": "`observe` ends no call and tells which ones it would have.";
     Duration "timeout.instant.timeout" = "200ms", "1ms..=24h": "How long a call of class `instant` may take in all.";
     Duration "timeout.instant.alert" = "100ms", "1ms..=24h": "A call of this class that took longer is told as slow.";

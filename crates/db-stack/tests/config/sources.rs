@@ -5,7 +5,8 @@ use db_core::config::Mode;
 use db_pool::{PoolConfig, SessionConfig};
 use db_stack::config::{
     BreakerConfig, CacheConfig, ConnectionConfig, DbConfig, Exporter, HealthConfig, LeakConfig, MetricsConfig, NameSet,
-    ReplicaConfig, RetryConfig, SlowQueryConfig, SslMode, TimeoutConfig, TracingConfig, TransactionConfig,
+    ReplicaConfig, RetryConfig, SlowQueryConfig, SslMode, Tenancy, TenantsConfig, TimeoutConfig, TracingConfig,
+    TransactionConfig,
 };
 use std::{fs, time::Duration};
 
@@ -193,6 +194,10 @@ fn toml_round_trip() {
         session: SessionConfig {
             extra: [("a.b".to_owned(), "1".to_owned())].into(),
             ..SessionConfig::default()
+        },
+        tenants: TenantsConfig {
+            mode: Tenancy::Row,
+            ..TenantsConfig::default()
         },
         timeout: TimeoutConfig {
             mode: Mode::Off,
