@@ -17,6 +17,7 @@
 //! ```
 
 mod acquire;
+mod admission;
 mod beside;
 mod census;
 mod close;

@@ -1,6 +1,7 @@
 //! What the pool's handles, leases and tasks share, and the moves between them.
 
 use crate::{
+    admission::Refusal,
     config::{PoolConfig, SessionConfig},
     conn::Conn,
     control::Control,
@@ -11,7 +12,7 @@ use crate::{
     plans::Plans,
     quarantine::{self, Left},
     queue::Ticket,
-    state::{Ask, Checkin, Checkout, Grant, Phase, Refusal, State, Told},
+    state::{Ask, Checkin, Checkout, Grant, Phase, State, Told},
 };
 use arc_swap::ArcSwap;
 use db_core::{AcquireError, AcquireFailure, CloseReason, ConnectFailure, Error, Event, Observers};

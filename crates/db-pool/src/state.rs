@@ -6,16 +6,13 @@ use crate::{
     forecast::Forecast,
     governor,
     holders::{Caller, Entry, Holders, Standing},
-    lane::Waiter,
     lease::PoolLease,
     moves::Moves,
-    queue::{Queue, Ticket, Turn},
+    queue::Queue,
     shares::{Present, Shares},
     stats::PoolStats,
 };
-use db_core::{
-    AcquireError, AcquireFailure, CloseReason, ConnectFailure, Error, LeaseId, Priority, ShedReason, config::Mode,
-};
+use db_core::{AcquireError, AcquireFailure, CloseReason, ConnectFailure, Error, LeaseId, Priority};
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::{sync::oneshot, time::Instant};
 
@@ -100,15 +97,15 @@ pub(crate) struct State {
     pub(crate) room: u32,
     pub(crate) forecast: Forecast,
     pub(crate) load: Load,
-    shares: Shares,
+    pub(crate) shares: Shares,
     /// Leases in use, by priority.
-    used: [u32; 4],
-    present: Present,
+    pub(crate) used: [u32; 4],
+    pub(crate) present: Present,
     /// When each priority asked last.
-    asked: [Instant; 4],
+    pub(crate) asked: [Instant; 4],
     /// Leases in use by tenant; only of tenants that have some.
-    tenants: HashMap<u64, u32, foldhash::fast::FixedState>,
-    tenant_ceiling: u32,
+    pub(crate) tenants: HashMap<u64, u32, foldhash::fast::FixedState>,
+    pub(crate) tenant_ceiling: u32,
 }
 
 impl State {
@@ -196,42 +193,6 @@ impl State {
             ended.push((conn, reason));
         }
         Checkout::None
-    }
-
-    /// Whether a caller may have an idle connection right now. First the case of a service that knows no priorities.
-    fn admits(&self, config: &PoolConfig, caller: Caller) -> bool {
-        let (busy, queued) = (self.busy(), self.queue.len());
-        if busy >= self.limit {
-            return false;
-        }
-        if queued == 0 && caller.tenant.is_none() && self.present.only(caller.priority) {
-            return true;
-        }
-        if !config.admission.enforces() {
-            return queued == 0;
-        }
-        self.room_for(caller.priority)
-            && self.queue.waiting(caller.priority) == 0
-            && (queued == 0 || self.below_ceiling(caller.priority))
-            && self.may(caller.flow())
-    }
-
-    /// Leases and what else occupies the server for us.
-    fn busy(&self) -> u32 {
-        self.stats.in_use + self.stats.quarantined + self.stats.lent
-    }
-
-    fn room_for(&self, priority: Priority) -> bool {
-        let free = self.limit.saturating_sub(self.busy());
-        free > self.shares.held_back(priority, &self.used, self.present)
-    }
-
-    fn below_ceiling(&self, priority: Priority) -> bool {
-        self.used[priority.index()] < self.shares.ceilings[priority.index()]
-    }
-
-    fn may(&self, flow: u64) -> bool {
-        self.tenants.get(&flow).is_none_or(|used| *used < self.tenant_ceiling)
     }
 
     fn lend(&mut self, conn: &mut Conn, caller: Caller, now: Instant, charged: Duration) {
@@ -322,167 +283,6 @@ impl State {
         Checkin::Discard(conn, reason)
     }
 
-    /// Whose turn it is, if anybody's.
-    fn next(&mut self, config: &PoolConfig, now: Instant, told: &mut Told) -> Option<(Ticket, Waiter<Ask>)> {
-        if self.queue.len() == 0 || self.busy() >= self.limit {
-            return None;
-        }
-        if !config.admission.enforces() {
-            let turn = Turn {
-                now,
-                room: &|_| true,
-                below_ceiling: &|_| true,
-                may: &|_| true,
-                ageing: Duration::MAX,
-            };
-            return self.queue.pop(&turn, &self.forecast);
-        }
-        self.shed(config, now, told);
-        loop {
-            let Self {
-                queue,
-                forecast,
-                shares,
-                used,
-                present,
-                tenants,
-                stats,
-                ..
-            } = self;
-            let free = self.limit.saturating_sub(stats.in_use + stats.quarantined + stats.lent);
-            let turn = Turn {
-                now,
-                room: &|priority| free > shares.held_back(priority, used, *present),
-                below_ceiling: &|priority| used[priority.index()] < shares.ceilings[priority.index()],
-                may: &|flow| tenants.get(&flow).is_none_or(|used| *used < self.tenant_ceiling),
-                ageing: config.priorities.ageing,
-            };
-            let (ticket, waiter) = queue.pop(&turn, forecast)?;
-            // Most likely it would be cut off half-way, and have cost as much as one that is not.
-            let typical = forecast.typical(ticket.priority).unwrap_or_default();
-            if waiter.deadline.is_some_and(|deadline| deadline < now + typical) {
-                self.send_away(ticket.priority, waiter, ShedReason::Deadline, now, told);
-                continue;
-            }
-            return Some((ticket, waiter));
-        }
-    }
-
-    /// Sends those away who have waited for too long in a queue that stands.
-    fn shed(&mut self, config: &PoolConfig, now: Instant, told: &mut Told) {
-        if self.queue.len() == 0 {
-            return;
-        }
-        let mut out = Vec::new();
-        let long = self.forecast.wait(self.queue.lengths(), self.limit) > config.shed_target;
-        self.queue
-            .shed(now, long, config.shed_target, config.shed_interval, &mut out);
-        for (priority, waiter) in out {
-            self.send_away(priority, waiter, ShedReason::Standing, now, told);
-        }
-    }
-
-    fn send_away(
-        &mut self,
-        priority: Priority,
-        waiter: Waiter<Ask>,
-        reason: ShedReason,
-        now: Instant,
-        told: &mut Told,
-    ) {
-        self.stats.shed[reason.index()] += 1;
-        self.stats.priorities[priority.index()].shed += 1;
-        let waited = now.saturating_duration_since(waiter.since);
-        let mut error = self.explain(AcquireFailure::Shed(reason), waited, now);
-        error.retry_after = Some(self.forecast_wait(priority));
-        told.push((waiter.payload, error));
-    }
-
-    /// A place in the queue, unless there is none or it would be of no use.
-    pub(crate) fn enqueue(
-        &mut self,
-        ask: Ask,
-        deadline: Option<Instant>,
-        config: &PoolConfig,
-        now: Instant,
-        told: &mut Told,
-    ) -> Result<Ticket, Refusal> {
-        let enforce = config.admission.enforces();
-        let caller = ask.caller;
-        let mut would = None;
-        if config.admission != Mode::Off {
-            let refused = self.refusal(caller.priority, deadline, config, now);
-            if let Some((failure, retry_after)) = refused {
-                let displaced = enforce && failure == AcquireFailure::QueueFull && {
-                    let displaced = self.queue.displace(caller.priority, now);
-                    displaced.is_some_and(|(priority, waiter)| {
-                        self.send_away(priority, waiter, ShedReason::Displaced, now, told);
-                        true
-                    })
-                };
-                if !displaced {
-                    match failure {
-                        AcquireFailure::Shed(reason) => self.stats.shed[reason.index()] += 1,
-                        _ => self.stats.refused += 1,
-                    }
-                    if enforce {
-                        self.stats.priorities[caller.priority.index()].shed += 1;
-                        let mut error = self.explain(failure, Duration::ZERO, now);
-                        error.retry_after = Some(retry_after);
-                        return Err(Refusal::Refused(Box::new(error)));
-                    }
-                    would = Some(failure);
-                }
-            }
-        }
-        if enforce {
-            self.shed(config, now, told);
-        }
-        let (lane, flow) = if enforce {
-            (caller.priority, caller.flow())
-        } else {
-            (Priority::Normal, 0)
-        };
-        self.stats.waits += 1;
-        self.stats.priorities[caller.priority.index()].waits += 1;
-        let ticket = self.queue.push(lane, flow, now, deadline, ask);
-        match would {
-            Some(failure) => Err(Refusal::WouldRefuse(failure, ticket)),
-            None => Ok(ticket),
-        }
-    }
-
-    /// Why a newcomer has no chance, and when it would have.
-    fn refusal(
-        &self,
-        priority: Priority,
-        deadline: Option<Instant>,
-        config: &PoolConfig,
-        now: Instant,
-    ) -> Option<(AcquireFailure, Duration)> {
-        let wait = self.forecast_wait(priority);
-        if self.queue.len() >= config.max_waiting as usize {
-            return Some((AcquireFailure::QueueFull, wait));
-        }
-        // Before there is a connection, and for as long as none can be opened, nothing is known of the wait.
-        self.forecast.typical(priority)?;
-        if self.failure.is_some() || self.stats.size == 0 {
-            return None;
-        }
-        let late = deadline.is_some_and(|deadline| {
-            let left = deadline.saturating_duration_since(now);
-            self.forecast.is_late(priority, wait, left)
-        });
-        (late || wait > config.acquire_timeout).then_some((AcquireFailure::Shed(ShedReason::Deadline), wait))
-    }
-
-    /// How long a newcomer of this priority would wait.
-    fn forecast_wait(&self, priority: Priority) -> Duration {
-        let held_back = self.shares.held_back(priority, &self.used, self.present);
-        self.forecast
-            .wait(self.queue.ahead_of(priority), self.limit.saturating_sub(held_back))
-    }
-
     /// Priorities that have not asked for a while hold nothing back any more. Whether any went.
     pub(crate) fn forget_absent(&mut self, reserve_for: Duration, now: Instant) -> bool {
         let before = self.present;
@@ -524,7 +324,8 @@ impl State {
                 .saturating_sub(self.stats.size),
             )
             .saturating_sub(self.stats.dialing);
-        demand.min(self.room.saturating_sub(self.open()))
+        // More than may be in use would be of no use.
+        demand.min(self.limit.saturating_sub(self.open()))
     }
 
     /// The error for a caller that got nothing, with all that explains it.
@@ -566,12 +367,4 @@ impl State {
         }
         stats
     }
-}
-
-/// What enqueuing came to, other than a place without more ado.
-pub(crate) enum Refusal {
-    /// No place.
-    Refused(Box<AcquireError>),
-    /// A place, though it would have been refused if admission were enforced.
-    WouldRefuse(AcquireFailure, Ticket),
 }

@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::Context;
+use db_pool::LimitPolicy;
 use db_stack::{AcquireFailure, Db, Error, Mode};
 use db_testkit::Postgres;
 use tokio::{
@@ -137,6 +138,8 @@ async fn share(quick: bool, findings: &mut Findings) -> anyhow::Result<()> {
             .configure(|config| {
                 config.session.application_name = APPLICATION.to_owned();
                 config.pool.limit.mode = Mode::Enforce;
+                // The climb is the other half's: here each wants all that it can get.
+                config.pool.limit.policy = LimitPolicy::Utilization;
                 config.pool.limit.census_interval = Duration::from_millis(250);
             });
         let db = db.connect().await.context("Db does not connect")?;
