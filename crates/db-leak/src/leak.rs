@@ -80,7 +80,7 @@ impl<C: Source + Lessor + Clone + 'static> Leak<C> {
         let backtrace = if duties.samples() { self.sample(call) } else { None };
         let since = lease.since().unwrap_or_else(Instant::now);
         record.hand_out(call, lease.id(), since, backtrace);
-        Tracked::new(lease, Some(record))
+        Tracked::new(lease, Some((record, since)))
     }
 
     #[cold]

@@ -16,13 +16,14 @@ use tokio::time::Instant;
 /// return closes it.
 pub struct Tracked<L: Lease> {
     lease: Option<L>,
-    record: Option<Arc<Record>>,
+    /// Its account, and since when it is kept.
+    record: Option<(Arc<Record>, Instant)>,
 }
 
 const TAKEN: &str = "a lease holds what it tracks until it is dropped or taken apart";
 
 impl<L: Lease> Tracked<L> {
-    pub(crate) fn new(lease: L, record: Option<Arc<Record>>) -> Self {
+    pub(crate) fn new(lease: L, record: Option<(Arc<Record>, Instant)>) -> Self {
         Self {
             lease: Some(lease),
             record,
@@ -46,11 +47,11 @@ impl<L: Lease> Tracked<L> {
     }
 
     fn hand_back(&mut self) {
-        let (Some(record), Some(lease)) = (self.record.take(), self.lease.as_mut()) else {
+        let (Some((record, since)), Some(lease)) = (self.record.take(), self.lease.as_mut()) else {
             return;
         };
         let now = Instant::now();
-        record.hand_back(now);
+        record.hand_back(now.saturating_duration_since(since));
         lease.returning(now);
         if let Some(place) = lease.attachment() {
             *place = Some(record);
@@ -60,7 +61,7 @@ impl<L: Lease> Tracked<L> {
 
 impl<L: Lease> Lease for Tracked<L> {
     fn start(&mut self) -> &mut PgConnection {
-        if let Some(record) = &self.record {
+        if let Some((record, _)) = &self.record {
             record.used();
         }
         self.get_mut().start()
@@ -75,14 +76,14 @@ impl<L: Lease> Lease for Tracked<L> {
     }
 
     fn note(&mut self, note: LeaseNote) {
-        if let Some(record) = &self.record {
+        if let Some((record, _)) = &self.record {
             record.note(note);
         }
         self.get_mut().note(note);
     }
 
     fn revoked(&self) -> Option<LeaseRevoked> {
-        let own = self.record.as_ref().and_then(|record| record.revoked());
+        let own = self.record.as_ref().and_then(|(record, _)| record.revoked());
         own.or_else(|| self.get_ref().revoked())
     }
 
@@ -113,7 +114,7 @@ impl<L: Lease> Deref for Tracked<L> {
 
 impl<L: Lease> DerefMut for Tracked<L> {
     fn deref_mut(&mut self) -> &mut PgConnection {
-        if let Some(record) = &self.record {
+        if let Some((record, _)) = &self.record {
             record.touch();
         }
         self.get_mut()

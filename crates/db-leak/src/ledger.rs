@@ -34,7 +34,6 @@ pub(crate) struct Ledger {
     /// What a checkout has to know of the settings.
     flags: AtomicU8,
     pub(crate) observers: Observers,
-    pub(crate) epoch: Instant,
     pub(crate) counters: Counters,
     pub(crate) sampled: Sampled,
     sources: AtomicU32,
@@ -72,7 +71,6 @@ impl Ledger {
             settings: ArcSwap::from_pointee(LeakConfig::default()),
             flags: AtomicU8::new(0),
             observers,
-            epoch: Instant::now(),
             counters: Counters::default(),
             sampled: Sampled::default(),
             sources: AtomicU32::new(0),

@@ -22,11 +22,10 @@ use tokio::time::Instant;
 /// The record of one connection. Only the holder of the lease writes, except for what the watch marks.
 pub(crate) struct Record {
     ledger: Weak<Ledger>,
-    epoch: Instant,
     /// The source's number among those that the ledger keeps account of.
     pub(crate) source: u32,
     page: Mutex<Page>,
-    /// When the lease came back, in nanoseconds since the ledger's epoch; 0 while it is out.
+    /// Once the lease has come back, for how many nanoseconds it was out, and one; 0 while it is out.
     returned: AtomicU64,
     /// How often its holder has used it.
     uses: AtomicU32,
@@ -92,7 +91,6 @@ impl Record {
     pub(crate) fn new(ledger: &Arc<Ledger>, source: u32) -> Self {
         Self {
             ledger: Arc::downgrade(ledger),
-            epoch: ledger.epoch,
             source,
             page: Mutex::default(),
             returned: AtomicU64::new(1),
@@ -137,24 +135,23 @@ impl Record {
         self.returned.store(0, Ordering::Relaxed);
     }
 
-    /// The lease comes back.
-    pub(crate) fn hand_back(&self, now: Instant) {
+    /// The lease comes back, after so long.
+    pub(crate) fn hand_back(&self, held: Duration) {
         if self.marked.load(Ordering::Acquire) {
-            self.tell_returned(now);
+            self.tell_returned(held);
         }
-        let nanos = now.saturating_duration_since(self.epoch).as_nanos();
-        let nanos = u64::try_from(nanos).unwrap_or(u64::MAX).max(1);
-        self.returned.store(nanos, Ordering::Release);
+        let nanos = u64::try_from(held.as_nanos()).unwrap_or(u64::MAX);
+        self.returned.store(nanos.saturating_add(1), Ordering::Release);
     }
 
     #[cold]
-    fn tell_returned(&self, now: Instant) {
+    fn tell_returned(&self, held: Duration) {
         let suspect = {
             let page = self.page.lock();
             let out = page.lease.as_ref().filter(|out| out.suspect().is_some());
-            out.map(|out| (out.by(), out.class, now.saturating_duration_since(out.since)))
+            out.map(|out| (out.by(), out.class))
         };
-        if let (Some((by, class, held)), Some(ledger)) = (suspect, self.ledger.upgrade()) {
+        if let (Some((by, class)), Some(ledger)) = (suspect, self.ledger.upgrade()) {
             ledger.suspect_returned(by, class, held);
         }
     }
@@ -165,8 +162,7 @@ impl Record {
         if returned != 0
             && let Some(out) = page.lease.take()
         {
-            let returned = self.epoch + Duration::from_nanos(returned);
-            page.usage.note(out.by(), returned.saturating_duration_since(out.since));
+            page.usage.note(out.by(), returned - 1);
         }
     }
 

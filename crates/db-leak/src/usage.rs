@@ -77,27 +77,60 @@ pub struct UseTimes([u64; BUCKETS]);
 /// The tally of one connection.
 #[derive(Clone, Default)]
 pub(crate) struct Usage {
-    sites: HashMap<u64, SiteUsage, BuildHasherDefault<Spread>>,
+    sites: HashMap<u64, Site, BuildHasherDefault<Spread>>,
     times: UseTimes,
 }
 
-impl Usage {
-    /// A lease came back.
-    pub(crate) fn note(&mut self, by: By, used: Duration) {
-        self.times.0[bucket(used)] += 1;
-        let key = by.key();
-        if let Some(usage) = self.sites.get_mut(&key) {
-            usage.add(1, used, used);
-        } else if self.sites.len() < SITES {
-            self.sites.insert(key, SiteUsage::first(by, used));
-        } else {
-            let unnamed = By {
-                site: None,
-                statement: None,
-            };
-            let usage = self.sites.entry(0).or_insert_with(|| SiteUsage::none(unnamed));
-            usage.add(1, used, used);
+/// One site's leases on one connection; times in nanoseconds, which add up for centuries.
+#[derive(Clone)]
+struct Site {
+    by: By,
+    leases: u64,
+    used: u64,
+    longest: u64,
+}
+
+impl Site {
+    fn new(by: By) -> Self {
+        Self {
+            by,
+            leases: 0,
+            used: 0,
+            longest: 0,
         }
+    }
+
+    fn add(&mut self, leases: u64, used: u64, longest: u64) {
+        self.leases += leases;
+        self.used = self.used.saturating_add(used);
+        self.longest = self.longest.max(longest);
+    }
+}
+
+impl Usage {
+    /// A lease came back after so many nanoseconds.
+    pub(crate) fn note(&mut self, by: By, nanos: u64) {
+        self.times.0[bucket(nanos)] += 1;
+        let key = by.key();
+        if let Some(site) = self.sites.get_mut(&key) {
+            site.add(1, nanos, nanos);
+        } else {
+            self.note_new(key, by, nanos);
+        }
+    }
+
+    #[cold]
+    fn note_new(&mut self, key: u64, by: By, nanos: u64) {
+        let full = self.sites.len() >= SITES;
+        let unnamed = By {
+            site: None,
+            statement: None,
+        };
+        let (key, by) = if full { (0, unnamed) } else { (key, by) };
+        self.sites
+            .entry(key)
+            .or_insert_with(|| Site::new(by))
+            .add(1, nanos, nanos);
     }
 
     pub(crate) fn add(&mut self, other: &Self) {
@@ -105,11 +138,7 @@ impl Usage {
             *mine += theirs;
         }
         for (key, theirs) in &other.sites {
-            let by = By {
-                site: theirs.site,
-                statement: theirs.statement,
-            };
-            let mine = self.sites.entry(*key).or_insert_with(|| SiteUsage::none(by));
+            let mine = self.sites.entry(*key).or_insert_with(|| Site::new(theirs.by));
             mine.add(theirs.leases, theirs.used, theirs.longest);
         }
     }
@@ -117,43 +146,33 @@ impl Usage {
     /// The sites, those that used most first, and all uses by their length.
     pub(crate) fn into_parts(self) -> (Vec<SiteUsage>, UseTimes) {
         // One source line may have several addresses: by line it is one.
-        let mut lines: HashMap<(Option<&Location<'_>>, Option<Fingerprint>), SiteUsage> = HashMap::new();
-        for usage in self.sites.into_values() {
-            let key = (usage.site, usage.statement.filter(|_| usage.site.is_none()));
+        let mut lines: HashMap<(Option<&Location<'_>>, Option<Fingerprint>), Site> = HashMap::new();
+        for site in self.sites.into_values() {
+            let key = (site.by.site, site.by.statement.filter(|_| site.by.site.is_none()));
             match lines.get_mut(&key) {
-                Some(mine) => mine.add(usage.leases, usage.used, usage.longest),
-                None => drop(lines.insert(key, usage)),
+                Some(mine) => mine.add(site.leases, site.used, site.longest),
+                None => drop(lines.insert(key, site)),
             }
         }
-        let mut sites: Vec<_> = lines.into_values().collect();
+        let mut sites: Vec<_> = lines.into_values().map(SiteUsage::from).collect();
         sites.sort_by_key(|usage| std::cmp::Reverse(usage.used));
         (sites, self.times)
     }
 }
 
-impl SiteUsage {
-    fn none(by: By) -> Self {
+impl From<Site> for SiteUsage {
+    fn from(site: Site) -> Self {
         Self {
-            site: by.site,
-            statement: by.statement.filter(|_| by.site.is_none()),
-            leases: 0,
-            used: Duration::ZERO,
-            longest: Duration::ZERO,
+            site: site.by.site,
+            statement: site.by.statement.filter(|_| site.by.site.is_none()),
+            leases: site.leases,
+            used: Duration::from_nanos(site.used),
+            longest: Duration::from_nanos(site.longest),
         }
     }
+}
 
-    fn first(by: By, used: Duration) -> Self {
-        let mut usage = Self::none(by);
-        usage.add(1, used, used);
-        usage
-    }
-
-    fn add(&mut self, leases: u64, used: Duration, longest: Duration) {
-        self.leases += leases;
-        self.used = self.used.saturating_add(used);
-        self.longest = self.longest.max(longest);
-    }
-
+impl SiteUsage {
     /// How long one was out on average.
     pub fn mean(&self) -> Duration {
         let nanos = self.used.as_nanos() / u128::from(self.leases.max(1));
@@ -161,8 +180,7 @@ impl SiteUsage {
     }
 }
 
-fn bucket(used: Duration) -> usize {
-    let nanos = u64::try_from(used.as_nanos()).unwrap_or(u64::MAX);
+fn bucket(nanos: u64) -> usize {
     (u64::BITS - nanos.leading_zeros()).min(63) as usize
 }
 
@@ -223,7 +241,7 @@ mod tests {
                 site: None,
                 statement: Some(statement),
             };
-            usage.note(by, Duration::from_micros(n));
+            usage.note(by, n * 1_000);
         }
         let mut twice = usage.clone();
         twice.add(&usage);
@@ -238,7 +256,7 @@ mod tests {
         let mut usage = Usage::default();
         let by = here();
         for ms in 1..=100 {
-            usage.note(by, Duration::from_millis(ms));
+            usage.note(by, ms * 1_000_000);
         }
         let (sites, times) = usage.into_parts();
         assert_eq!((sites[0].leases, sites[0].longest), (100, Duration::from_millis(100)));
