@@ -10,10 +10,12 @@ mod alerts;
 mod arrivals;
 mod cancel;
 mod cancellation;
+mod causality;
 mod dead_peers;
 mod deadlocks;
 mod exactly_once;
 mod explain_safety;
+mod failover;
 mod findings;
 mod full_stack;
 mod leaks;
@@ -21,6 +23,7 @@ mod outage;
 mod overload;
 mod pgbouncer;
 mod priorities;
+mod replica_loss;
 mod restart;
 mod rig;
 mod stale_plans;
@@ -111,6 +114,21 @@ const PROOFS: &[Proof] = &[
         name: "pgbouncer",
         promise: "50 clients over 2 server connections of a transaction pooler get no row that is not theirs",
         run: |quick| Box::pin(pgbouncer::run(quick)),
+    },
+    Proof {
+        name: "causality",
+        promise: "no session reads the past over replicas whose lag swings, in one process and by token between two",
+        run: |quick| Box::pin(causality::run(quick)),
+    },
+    Proof {
+        name: "failover",
+        promise: "writes resume within 1 s of a promotion and never reach the wrong node",
+        run: |quick| Box::pin(failover::run(quick)),
+    },
+    Proof {
+        name: "replica-loss",
+        promise: "lost and slow replicas cost reads a detour and writes nothing",
+        run: |quick| Box::pin(replica_loss::run(quick)),
     },
     Proof {
         name: "overload",

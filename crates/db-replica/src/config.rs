@@ -46,7 +46,8 @@ pub struct ReplicaConfig {
     /// How long such a read waits for its place. Default 1 s (own choice), 1ms..=1min.
     #[serde(with = "duration")]
     pub fallback_wait: Duration,
-    /// How slowly an unused node's latency is forgotten. Default 10 s (linkerd, finagle), 100ms..=1h.
+    /// How slowly an unused node's latency is forgotten. Default 1 s (own choice: with linkerd's 10 s
+    /// a hiccup is remembered for as long), 100ms..=1h.
     #[serde(with = "duration")]
     pub latency_decay: Duration,
     /// Whether a slow read is sent to a second replica as well; the slower one is then cancelled. Default `off`.
@@ -73,7 +74,7 @@ impl Default for ReplicaConfig {
             causal_wait: Duration::from_millis(250),
             fallback_share: 0.2,
             fallback_wait: Duration::from_secs(1),
-            latency_decay: Duration::from_secs(10),
+            latency_decay: Duration::from_secs(1),
             hedge: Mode::Off,
             hedge_after: Duration::from_millis(50),
             hedge_share: 0.05,

@@ -9,9 +9,12 @@ use tokio::time::Instant;
 
 /// What a node counts as before anything is known.
 const UNKNOWN: Duration = Duration::from_millis(1);
+/// How much of a rise one call counts for. All of it (linkerd, finagle) would send everybody to a node that is ten times
+/// slower whenever the other one hiccups.
+const RISE: f64 = 0.25;
 
-/// The latency of a node as an average that follows a rise at once and a fall slowly (linkerd, finagle), and the number
-/// of calls under way.
+/// The latency of a node as an average that follows a rise within some calls and a fall slowly, and the number of calls
+/// under way.
 #[derive(Debug)]
 pub(crate) struct Load {
     outstanding: AtomicU64,
@@ -70,12 +73,9 @@ impl Load {
         let took = took.as_nanos() as f64;
         let mut latency = self.latency.lock();
         let elapsed = now.saturating_duration_since(latency.at);
-        latency.nanos = if took > latency.nanos {
-            took
-        } else {
-            let old = (-elapsed.as_secs_f64() / decay.as_secs_f64()).exp();
-            latency.nanos * old + took * (1.0 - old)
-        };
+        let new = 1.0 - (-elapsed.as_secs_f64() / decay.as_secs_f64()).exp();
+        let new = if took > latency.nanos { new.max(RISE) } else { new };
+        latency.nanos += (took - latency.nanos) * new;
         latency.at = now;
     }
 
@@ -93,24 +93,39 @@ impl Load {
 mod tests {
     use super::*;
 
-    const DECAY: Duration = Duration::from_secs(10);
+    const DECAY: Duration = Duration::from_secs(1);
     const MS: Duration = Duration::from_millis(1);
 
     #[test]
-    fn a_peak_counts_at_once_and_fades() {
+    fn a_rise_counts_within_some_calls_and_fades() {
         let (load, now) = (Load::new(), Instant::now());
-        load.measured(100 * MS, now, DECAY);
-        assert_eq!(load.latency(), 100 * MS);
+        for call in 0..16 {
+            load.measured(100 * MS, now + call * MS, DECAY);
+        }
+        assert!(load.latency() > 95 * MS, "{:?}", load.latency());
         load.measured(10 * MS, now + 100 * MS, DECAY);
-        assert!(load.latency() > 90 * MS, "one good answer proves little");
-        let later = load.cost(now + 2 * DECAY, DECAY);
-        assert!(later < 20e6, "an unused node is forgotten: {later}");
+        assert!(
+            load.latency() > 80 * MS,
+            "one good answer proves little: {:?}",
+            load.latency()
+        );
+        let later = load.cost(now + 3 * DECAY, DECAY);
+        assert!(later < 10e6, "an unused node is forgotten: {later}");
+
+        let steady = Load::new();
+        steady.measured(4 * MS, now, DECAY);
+        steady.measured(100 * MS, now + MS, DECAY);
+        assert!(
+            steady.latency() < 30 * MS,
+            "a hiccup is no slow node: {:?}",
+            steady.latency()
+        );
     }
 
     #[test]
     fn calls_under_way_cost() {
         let (load, now) = (Load::new(), Instant::now());
-        load.measured(10 * MS, now, DECAY);
+        load.given_up(10 * MS, now);
         let alone = load.cost(now, DECAY);
         load.begin();
         assert!((load.cost(now, DECAY) / alone - 2.0).abs() < 1e-9);

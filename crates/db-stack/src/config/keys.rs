@@ -168,7 +168,7 @@ pub const KEYS: &[KeyDoc] = keys! {
     Duration "replica.causal_wait" = "250ms", "0s..=1m": "How long a read waits for a replica to show what its session has seen, before it goes to the primary.";
     Number "replica.fallback_share" = "0.2", "0.01..=1": "The share of the primary's connections for reads that no replica can serve.";
     Duration "replica.fallback_wait" = "1s", "1ms..=1m": "How long such a read waits for its place.";
-    Duration "replica.latency_decay" = "10s", "100ms..=1h": "How slowly an unused node's latency is forgotten.";
+    Duration "replica.latency_decay" = "1s", "100ms..=1h": "How slowly an unused node's latency is forgotten.";
     Mode "replica.hedge" = "off", "off, observe or enforce": "Whether a slow read is sent to a second replica as well.";
     Duration "replica.hedge_after" = "50ms", "1ms..=1m": "How long a read runs before it is.";
     Number "replica.hedge_share" = "0.05", "0..=0.5": "The share of reads that may be sent twice.";
