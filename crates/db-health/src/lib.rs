@@ -6,6 +6,10 @@
 //! [`BreakerOpen`](db_core::BreakerOpen) while there is no hope, lets a [`Probe`] find out on a connection of its own,
 //! then a few real calls, then more and more.
 //!
+//! [`Health`] examines a [`Subject`] on a connection beside its pool: a [`HealthReport`] of typed checks under one bound,
+//! [`Liveness`] and [`Readiness`] that ask nobody, a monitor that alerts, and with the feature `axum` a router with
+//! `/livez`, `/readyz` and `/healthz`.
+//!
 //! ```
 //! use db_core::{BreakerState, Call, Error, Layer, Observers, Result, Rows, Service, Statement, service_fn};
 //! use db_health::{Breaker, BreakerConfig, BreakerLayer};
@@ -28,5 +32,10 @@
 //! ```
 
 mod breaker;
+mod health;
 
 pub use breaker::{Boxed, Breaker, BreakerConfig, BreakerLayer, BreakerStats, Guarded, Outcome, Permit, Probe};
+pub use health::{
+    CallFacts, Check, CheckFn, CheckReport, Detail, Finding, Health, HealthConfig, HealthReport, Liveness, PoolFacts,
+    Readiness, Reserved, Status, Subject, Tables, check_fn,
+};

@@ -4,12 +4,15 @@ use crate::{keeper, moves::Server, pool::Pool, reaper, state::Phase};
 use db_core::{AcquireError, AcquireFailure, ConnectFailure, Error, Result};
 use sqlx::{Connection, PgConnection};
 use std::{
+    collections::BTreeSet,
     fmt,
+    net::SocketAddr,
     ops::{Deref, DerefMut},
     sync::Arc,
     time::Duration,
 };
 use tokio::{
+    net::lookup_host,
     runtime::Handle,
     sync::watch,
     task::AbortHandle,
@@ -125,6 +128,19 @@ impl Pool {
     pub fn hold(&self, held: bool) {
         self.shared.state.lock().held = held;
         self.shared.demand.notify_one();
+    }
+
+    /// Where the server's name leads at this moment, by the system's resolver; `None` for a unix socket, or when the
+    /// resolver has no answer within `connect_timeout`.
+    pub async fn addresses(&self) -> Option<BTreeSet<SocketAddr>> {
+        let endpoint = self.shared.endpoint.load_full();
+        let limit = self.shared.config.load().connect_timeout;
+        let found = timeout(limit, async {
+            let (host, port) = endpoint.name().await?;
+            let found = lookup_host((host.as_str(), port)).await.ok()?;
+            Some(found.collect())
+        });
+        found.await.ok()?
     }
 
     /// Whether the background tasks that should run do run.

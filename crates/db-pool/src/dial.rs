@@ -7,6 +7,7 @@ use crate::{
     pooler::{self, Mark, Pooler},
 };
 use db_core::SharedSession;
+use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use sqlx::{ConnectOptions, Connection, Executor, PgConnection, PgPool, Row, postgres::PgConnectOptions};
 use std::{fmt, io, sync::Arc, time::Duration};
@@ -15,10 +16,15 @@ use tokio::time::timeout;
 /// The first server version that can watch the client's socket while a statement runs.
 const CHECKS_CLIENT: u32 = 140_000;
 
+/// Where and how to connect, asked anew for each connection: so that a changed password or name counts from the next one
+/// on. It gives names, never addresses: those are for the system's resolver, and a certificate is made out to a name.
+pub type OptionsSource = Arc<dyn Fn() -> BoxFuture<'static, sqlx::Result<PgConnectOptions>> + Send + Sync>;
+
 /// Where and how to connect.
 #[derive(Clone)]
 pub(crate) struct Endpoint {
     options: PgConnectOptions,
+    source: Option<OptionsSource>,
     through: Option<PgPool>,
     /// The statements that repeat what the hooks of `through` have set, as its last connection showed them.
     hooked: Arc<Mutex<Option<Arc<str>>>>,
@@ -31,6 +37,7 @@ impl Endpoint {
     pub(crate) fn new(options: PgConnectOptions) -> Self {
         Self {
             options,
+            source: None,
             through: None,
             hooked: Arc::default(),
             shared: Arc::default(),
@@ -41,6 +48,7 @@ impl Endpoint {
     pub(crate) fn through(pool: PgPool) -> Self {
         Self {
             options: (*pool.connect_options()).clone(),
+            source: None,
             through: Some(pool),
             hooked: Arc::default(),
             shared: Arc::default(),
@@ -87,18 +95,42 @@ impl Endpoint {
         self.shared.lock().clone()
     }
 
+    /// The same, with options asked for anew for each connection.
+    pub(crate) fn from_source(mut self, source: Option<OptionsSource>) -> Self {
+        self.source = source;
+        self
+    }
+
+    /// The endpoint as it is now.
+    async fn fresh(&self) -> sqlx::Result<Self> {
+        let mut fresh = self.clone();
+        if let Some(source) = fresh.source.take() {
+            fresh.options = source().await?;
+        }
+        Ok(fresh)
+    }
+
+    /// The server's name and port, unless it is reached by a unix socket.
+    pub(crate) async fn name(&self) -> Option<(String, u16)> {
+        let options = self.fresh().await.ok()?.options;
+        let host = options.get_host();
+        let socket = options.get_socket().is_some() || host.starts_with('/');
+        (!socket).then(|| (host.to_owned(), options.get_port()))
+    }
+
     /// Opens a connection, with its session set up, within `limit`.
     pub(crate) async fn dial(&self, session: &SessionConfig, limit: Duration) -> sqlx::Result<(PgConnection, Backend)> {
         let dialled = timeout(limit, async {
+            let endpoint = self.fresh().await?;
             let pooled = session.pooler == Pooler::Transaction || self.shared().is_some();
             if !pooled {
-                match self.dial_server(session).await {
+                match endpoint.dial_server(session).await {
                     Err(error) if session.pooler == Pooler::Auto && pooler::refuses_settings(&error) => {}
                     dialled => return dialled,
                 }
             }
-            let pg = self.connect(self.bare(session)?).await?;
-            self.share(pg, session).await
+            let pg = endpoint.connect(endpoint.bare(session)?).await?;
+            endpoint.share(pg, session).await
         });
         dialled.await.unwrap_or_else(|_| {
             let message = format!("the server did not complete the connection within {limit:?}");

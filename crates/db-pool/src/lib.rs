@@ -54,6 +54,7 @@ mod warm;
 pub use beside::Beside;
 pub use close::CloseReport;
 pub use config::{PoolConfig, SessionConfig};
+pub use dial::OptionsSource;
 pub use inner::Lent;
 pub use lease::PoolLease;
 pub use limit::{LimitConfig, LimitPolicy};

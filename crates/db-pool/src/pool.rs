@@ -3,7 +3,7 @@
 use crate::{
     config::{PoolConfig, SessionConfig},
     control::Control,
-    dial::Endpoint,
+    dial::{Endpoint, OptionsSource},
     governor,
     holders::Caller,
     home::Home,
@@ -74,6 +74,13 @@ impl PoolBuilder {
     #[must_use]
     pub fn session(mut self, session: SessionConfig) -> Self {
         self.session = session;
+        self
+    }
+
+    /// Where and how to connect is asked anew for each connection.
+    #[must_use]
+    pub fn options_from(mut self, source: OptionsSource) -> Self {
+        self.endpoint = self.endpoint.from_source(Some(source));
         self
     }
 
@@ -243,7 +250,12 @@ impl Pool {
     /// New options and session settings for connections opened from now on; those of before are closed as they come
     /// back. The inner sqlx pool follows.
     pub fn set_endpoint(&self, options: PgConnectOptions, session: SessionConfig) {
-        let endpoint = Endpoint::new(options);
+        self.set_endpoint_from(options, None, session);
+    }
+
+    /// The same, with the options asked for anew for each connection.
+    pub fn set_endpoint_from(&self, options: PgConnectOptions, source: Option<OptionsSource>, session: SessionConfig) {
+        let endpoint = Endpoint::new(options).from_source(source);
         if let Some(inner) = self.shared.inner.get() {
             inner.set_connect_options(endpoint.options(&session));
         }

@@ -5,6 +5,7 @@ use crate::{
     config::DbConfig,
     db::{Db, Inner},
     endpoint,
+    health::Patient,
     node::NodeParts,
     nodes, stack,
     telemetry::Telemetry,
@@ -12,8 +13,9 @@ use crate::{
 use arc_swap::ArcSwap;
 use db_cache::Cache;
 use db_core::{Call, Layer, Lease, Observer, Observers, Result};
+use db_health::Health;
 use db_leak::LeakLayer;
-use db_pool::{Pool, PoolBuilder};
+use db_pool::{OptionsSource, Pool, PoolBuilder};
 use db_retry::{RetryLayer, RetryParts, RetryPolicy};
 use db_timeout::TimeoutLayer;
 use sqlx::{PgPool, postgres::PgConnectOptions};
@@ -25,6 +27,7 @@ pub struct DbBuilder {
     config: DbConfig,
     url: Option<String>,
     options: Option<PgConnectOptions>,
+    source: Option<OptionsSource>,
     observers: Observers,
 }
 
@@ -47,6 +50,14 @@ impl DbBuilder {
     #[must_use]
     pub fn options(mut self, options: PgConnectOptions) -> Self {
         self.options = Some(options);
+        self
+    }
+
+    /// Where and how to connect is asked of `source` for each connection, for a password or a name that changes: beside a
+    /// URL or options, which say the same at the start. Names, never addresses: a certificate is made out to a name.
+    #[must_use]
+    pub fn options_from(mut self, source: OptionsSource) -> Self {
+        self.source = Some(source);
         self
     }
 
@@ -86,7 +97,14 @@ impl DbBuilder {
             Some(options) => options,
             None => self.config.connect_options()?,
         };
-        let pool = Pool::builder(options.clone(), self.config.pool.clone());
+        let source = match self.source.take() {
+            Some(source) => Some(source),
+            None => (!own_options).then(|| endpoint::options_of(&self.config)),
+        };
+        let mut pool = Pool::builder(options.clone(), self.config.pool.clone());
+        if let Some(source) = source {
+            pool = pool.options_from(source);
+        }
         self.finish(pool, &options, own_options)
     }
 
@@ -117,6 +135,13 @@ impl DbBuilder {
         let leases = leaks.layer(pool.clone());
         let breaker = endpoint::breaker(&pool, self.config.breaker.clone(), self.observers.clone())?;
         let cache = Cache::new(self.config.cache.clone(), self.observers.clone())?;
+        let patient = Patient {
+            pool: pool.clone(),
+            timeouts: timeouts.clone(),
+            breaker: breaker.clone(),
+            addresses: parking_lot::Mutex::default(),
+        };
+        let health = Health::new(Arc::new(patient), self.config.health.clone(), self.observers.clone())?;
         let unused = self.config.inactive_keys();
         if !unused.is_empty() {
             tracing::warn!(keys = ?unused, "settings without effect: this build has no layer for them");
@@ -158,6 +183,7 @@ impl DbBuilder {
             timeouts,
             retries,
             breaker,
+            health,
             observers: self.observers,
             config,
             replicas,
@@ -179,6 +205,7 @@ impl DbBuilder {
     /// The real reason why there is none.
     pub async fn connect(self) -> Result<Db> {
         let db = self.build()?;
+        db.inner.health.watch();
         let limit = db.inner.config.load().pool.connect_timeout;
         // Which node is the primary is known before the first call, where there is more than one.
         db.nodes_ready(limit).await;

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path};
 
 pub use db_cache::CacheConfig;
 use db_core::config::{Checks, InvalidConfig};
-pub use db_health::BreakerConfig;
+pub use db_health::{BreakerConfig, HealthConfig, Tables};
 pub use db_leak::{LeakConfig, Threshold};
 pub use db_metrics::{Exporter, MetricsConfig, NameSet, SlowQueryConfig, TracingConfig};
 use db_pool::{PoolConfig, SessionConfig};
@@ -16,7 +16,6 @@ use sqlx::postgres::PgConnectOptions;
 
 mod connection;
 mod keys;
-mod layers;
 mod load;
 mod near;
 mod reference;
@@ -28,7 +27,6 @@ mod url;
 
 pub use connection::{ConnectionConfig, SslMode};
 pub use keys::{KEYS, REPORT_NAMES};
-pub use layers::HealthConfig;
 pub use load::{Loader, Setting};
 pub use reference::{KeyDoc, Kind, render_reference};
 pub use secret::Secret;
@@ -46,6 +44,7 @@ const BUILT: &[&str] = &[
     "transaction",
     "retry",
     "breaker",
+    "health",
     "cache",
     "replica",
     "leak",

@@ -5,6 +5,7 @@ use crate::{
     builder::DbBuilder,
     cached::CacheTask,
     config::DbConfig,
+    endpoint,
     events::Events,
     lease::Lease,
     node::NodeStack,
@@ -16,7 +17,7 @@ use crate::{
 };
 use arc_swap::ArcSwap;
 use db_core::{Call, Error, Observers, QueryClass, Result, Source};
-use db_health::Breaker;
+use db_health::{Breaker, Health};
 use db_leak::{Leak, LeakLayer, Leases};
 use db_metrics::{Meter, Server};
 use db_pool::{CloseReport, Pool, PoolStats};
@@ -46,6 +47,7 @@ pub(crate) struct Inner {
     pub(crate) timeouts: TimeoutLayer,
     pub(crate) retries: RetryPolicy,
     pub(crate) breaker: Breaker,
+    pub(crate) health: Health,
     pub(crate) cached: CacheTask,
     pub(crate) stack: Box<dyn Stack>,
     pub(crate) telemetry: Telemetry,
@@ -293,9 +295,11 @@ impl Db {
         let before = self.inner.config.load_full();
         let moved = config.connection != before.connection || config.session != before.session;
         if config.connection != before.connection || (config.session != before.session && !self.inner.own_options) {
-            self.inner
-                .pool
-                .set_endpoint(config.connect_options()?, config.session.clone());
+            self.inner.pool.set_endpoint_from(
+                config.connect_options()?,
+                Some(endpoint::options_of(&config)),
+                config.session.clone(),
+            );
         } else if config.session != before.session {
             // The address came from the caller's own options, which the configuration does not know.
             self.inner.pool.set_session(config.session.clone());
@@ -305,6 +309,7 @@ impl Db {
         self.inner.retries.reload(config.retry.clone())?;
         self.inner.leaks.reload(config.leak.clone())?;
         self.inner.breaker.reload(config.breaker.clone())?;
+        self.inner.health.reload(config.health.clone())?;
         self.inner.telemetry.reload(&config, self.inner.own_options);
         self.inner.cached.cache.reload(config.cache.clone())?;
         if moved {
@@ -317,6 +322,7 @@ impl Db {
     /// Cancel-safe: a dropped future leaves the database closed to new callers.
     pub async fn close(&self) -> CloseReport {
         self.inner.cached.stop();
+        self.inner.health.close();
         nodes::close(&self.inner.replicas).await;
         let report = self.inner.pool.close().await;
         self.inner.telemetry.slow.close().await;

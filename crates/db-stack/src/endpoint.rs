@@ -1,9 +1,24 @@
 //! One server as the stack sees it: its pool, and the breaker before it.
 
+use crate::DbConfig;
 use db_core::{BreakerCause, BreakerState, Error, Observers, Result, Sent, config::InvalidConfig};
 use db_health::{Boxed, Breaker, BreakerConfig, Probe};
-use db_pool::Pool;
-use std::sync::Arc;
+use db_pool::{OptionsSource, Pool};
+use std::{future::ready, sync::Arc};
+
+/// The options of a configuration, made anew for each connection: the password file and the environment are read then.
+pub(crate) fn options_of(config: &DbConfig) -> OptionsSource {
+    let parts = DbConfig {
+        connection: config.connection.clone(),
+        session: config.session.clone(),
+        ..DbConfig::default()
+    };
+    let parts = Arc::new(parts);
+    Arc::new(move || {
+        let options = parts.connect_options();
+        Box::pin(ready(options.map_err(|error| sqlx::Error::Configuration(error.into()))))
+    })
+}
 
 /// The breaker before the server of `pool`.
 pub(crate) fn breaker(pool: &Pool, config: BreakerConfig, observers: Observers) -> Result<Breaker, InvalidConfig> {

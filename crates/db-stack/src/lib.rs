@@ -30,6 +30,7 @@ mod endpoint;
 mod events;
 mod executor;
 mod fair;
+mod health;
 mod lease;
 mod limits;
 mod listener;
@@ -63,11 +64,15 @@ pub use db_core::{
     StatementFacts, StatementKind, Suspect, TransactionAborted, TransactionState,
     config::{InvalidConfig, InvalidKey, Mode},
 };
-pub use db_health::{Breaker, BreakerConfig, BreakerStats};
+pub use db_health::{
+    Breaker, BreakerConfig, BreakerStats, Check, CheckReport, Detail, Finding, HealthReport, Liveness, Readiness,
+    Status, check_fn,
+};
 pub use db_leak::{LeakCounts, Leases, OpenLease, SiteUsage, UseTimes};
 pub use db_metrics::{Meter, Server};
 pub use db_pool::{
-    CloseReport, PoolConfig, PoolStats, Pooler, PrioritiesConfig, PriorityStats, SessionConfig, ShareConfig,
+    CloseReport, OptionsSource, PoolConfig, PoolStats, Pooler, PrioritiesConfig, PriorityStats, SessionConfig,
+    ShareConfig,
 };
 pub use db_replica::{Cluster, ClusterStats, NodeStats, ReplicaStats, Standing, Writes};
 pub use db_retry::{CauseStats, Durations, RetryBudget, RetryStats, TransactionStats};

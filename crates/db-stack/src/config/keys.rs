@@ -175,7 +175,22 @@ pub const KEYS: &[KeyDoc] = keys! {
 
     Mode "health.mode" = "enforce", "off, observe or enforce": "`observe` probes and gates no call.";
     Duration "health.interval" = "10s", "1ms..=1h": "The time between two probes.";
+    Mode "health.mode" = "enforce", "off, observe or enforce": "`observe` watches, and readiness is never refused.";
+    Duration "health.interval" = "10s", "1ms..=1h": "The time between two probes, give or take a fifth.";
     Duration "health.timeout" = "1s", "1ms..=interval": "How long a probe may take.";
+    Duration "health.report_timeout" = "2s", "10ms..=1h": "How long a report may take in all.";
+    Integer "health.alert_after" = "3", "1..=100": "So many failed probes in a row are an alert.";
+    Duration "health.unready_after" = "10s", "1ms..=1h": "Unready when the breaker was open, or nothing succeeded, for so long.";
+    Duration "health.stalled_after" = "10s", "1s..=1h": "A runtime whose heartbeat is late by more is not alive.";
+    Text "health.critical_tables" = "", "at most 50 names with commas in between": "Tables that must be readable.";
+    Number "health.pool_saturation" = "0.9", "0.1..=1": "With this share in use, and callers waiting, the pool is degraded.";
+    Number "health.failure_rate" = "0.05", "0.001..=1": "With this share of the recent calls failed, calls are degraded.";
+    Number "health.slow_rate" = "0.1", "0.001..=1": "The same for calls slower than their class alerts at.";
+    Duration "health.lease" = "1m", "1ms..=24h": "A lease that is out for longer may be leaked.";
+    Duration "health.lag" = "10s", "1ms..=24h": "A standby further behind is degraded.";
+    Duration "health.transaction" = "5m", "1ms..=24h": "A transaction open for longer is degraded.";
+    Integer "health.xid_age" = "1000000000", "1000000..=1600000000": "The age of the oldest transaction id that is degraded.";
+    Number "health.connections" = "0.8", "0.1..=1": "With this share of the server's connections taken it is degraded.";
 
     Mode "slow_query.mode" = "enforce", "off, observe or enforce": "`observe` counts and logs nothing.";
     Duration "slow_query.threshold" = "100ms", "0s..=1h": "A call that took longer, waiting included, is slow.";

@@ -1,0 +1,274 @@
+//! The handle: reports, readiness, liveness, and the monitor behind them.
+
+use super::{
+    check::Check,
+    checks::local::{self, Before},
+    config::HealthConfig,
+    lane, monitor,
+    report::{CheckReport, Finding, HealthReport, Status, show},
+    subject::{Reserved, Subject},
+    vitals::{Liveness, Readiness, Vitals},
+};
+use arc_swap::ArcSwap;
+use db_core::{
+    Observers,
+    config::{Checks, InvalidConfig},
+};
+use futures_util::{
+    FutureExt,
+    future::{join, join_all},
+};
+use parking_lot::Mutex;
+use std::{borrow::Cow, fmt, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use tokio::{
+    runtime::Handle,
+    task::AbortHandle,
+    time::{Instant, timeout_at},
+};
+
+/// The health of one database. Cheap to clone; the monitor ends with the last clone.
+///
+/// It uses one connection beside the pool's budget, opened when it is first needed and kept: so a report works when the
+/// pool is exhausted, and the server has to have room for one more.
+#[derive(Clone)]
+pub struct Health {
+    pub(super) shared: Arc<Shared>,
+    task: Arc<Task>,
+}
+
+pub(super) struct Shared {
+    pub(super) subject: Arc<dyn Subject>,
+    pub(super) config: ArcSwap<HealthConfig>,
+    pub(super) observers: Observers,
+    pub(super) vitals: Mutex<Vitals>,
+    checks: Mutex<Vec<Arc<dyn Check>>>,
+    before: Mutex<Before>,
+    /// Who has it asks the server; one at a time.
+    pub(super) line: tokio::sync::Mutex<Line>,
+}
+
+/// The connection beside the pool, and what it was last used for.
+#[derive(Default)]
+pub(super) struct Line {
+    pub(super) kept: Option<Reserved>,
+    last: Option<(Instant, HealthReport)>,
+}
+
+#[derive(Default)]
+struct Task(Mutex<Option<AbortHandle>>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        if let Some(task) = self.0.get_mut().take() {
+            task.abort();
+        }
+    }
+}
+
+impl Health {
+    /// The health of `subject`, not watched yet.
+    ///
+    /// # Errors
+    /// [`InvalidConfig`] names each key that is out of range.
+    pub fn new(subject: Arc<dyn Subject>, config: HealthConfig, observers: Observers) -> Result<Self, InvalidConfig> {
+        check(&config)?;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                subject,
+                config: ArcSwap::from_pointee(config),
+                observers,
+                vitals: Mutex::default(),
+                checks: Mutex::default(),
+                before: Mutex::default(),
+                line: tokio::sync::Mutex::default(),
+            }),
+            task: Arc::default(),
+        })
+    }
+
+    /// Starts the monitor, in the runtime of the caller, unless it runs or the mode is off. Called by everything that
+    /// wants to know something, so that it is needed only to be early.
+    pub fn watch(&self) {
+        let Ok(runtime) = Handle::try_current() else { return };
+        let mut running = self.task.0.lock();
+        if running.is_none() && !self.shared.config.load().mode.is_off() && !self.shared.subject.is_closed() {
+            let now = Instant::now();
+            {
+                let mut vitals = self.shared.vitals.lock();
+                (vitals.watched_since, vitals.beat) = (Some(now), Some(now));
+            }
+            *running = Some(
+                runtime
+                    .spawn(monitor::watch(Arc::downgrade(&self.shared)))
+                    .abort_handle(),
+            );
+        }
+    }
+
+    /// Ends the monitor. Readiness is refused from now on.
+    pub fn close(&self) {
+        self.drain();
+        let mut task = self.task.0.lock();
+        if let Some(task) = task.take() {
+            task.abort();
+        }
+        self.shared.vitals.lock().beat = None;
+    }
+
+    /// Refuses readiness from now on, so that no new traffic comes while calls go on being served: for the time between
+    /// the signal to end and the end.
+    pub fn drain(&self) {
+        self.shared.vitals.lock().draining = true;
+    }
+
+    /// Adds a check of the user's own, in place of one of the same name.
+    pub fn add(&self, check: Arc<dyn Check>) {
+        let mut checks = self.shared.checks.lock();
+        checks.retain(|other| other.name() != check.name());
+        checks.push(check);
+    }
+
+    /// Whether the process should go on living. Asks nobody.
+    pub fn liveness(&self) -> Liveness {
+        self.watch();
+        let config = self.shared.config.load();
+        let monitor = self.task.0.lock().as_ref().is_none_or(|task| !task.is_finished());
+        let tasks = self.shared.subject.is_closed() || (monitor && self.shared.subject.is_alive());
+        self.shared.vitals.lock().liveness(tasks, &config, Instant::now())
+    }
+
+    /// Whether the service should get traffic. Asks nobody: it is what the monitor and the calls have seen.
+    pub fn readiness(&self) -> Readiness {
+        self.watch();
+        let subject = &self.shared.subject;
+        let (closed, breaker) = (subject.is_closed(), subject.breaker());
+        let config = self.shared.config.load();
+        self.shared
+            .vitals
+            .lock()
+            .readiness(closed, &breaker, &config, Instant::now())
+    }
+
+    /// Examines everything, side by side, within [`HealthConfig::report_timeout`]. Callers at the same time share one
+    /// report. Cancel-safe.
+    pub async fn report(&self) -> HealthReport {
+        self.watch();
+        let shared = &self.shared;
+        let config = shared.config.load_full();
+        let since = Instant::now();
+        let deadline = since + config.report_timeout;
+        let asked = async {
+            let mut line = match timeout_at(deadline, shared.line.lock()).await {
+                Ok(line) => line,
+                Err(_) => return Err(unreached(since.elapsed())),
+            };
+            if let Some((ended, report)) = &line.last
+                && *ended >= since
+            {
+                return Ok(report.clone());
+            }
+            let checks = join(
+                lane::run(&*shared.subject, &mut line.kept, &config, deadline),
+                own(shared.checks.lock().clone(), deadline),
+            );
+            let (server, own) = checks.await;
+            if server.first().is_some_and(|met| met.status == Status::Healthy) {
+                shared.vitals.lock().succeeded(Instant::now());
+            }
+            let all = server.into_iter().chain(self.local(&config)).collect();
+            let report = HealthReport::new(replace(all, own), since.elapsed());
+            line.last = Some((Instant::now(), report.clone()));
+            Ok(report)
+        };
+        asked.await.unwrap_or_else(|unreached| {
+            let all = unreached.into_iter().chain(self.local(&config)).collect();
+            HealthReport::new(all, since.elapsed())
+        })
+    }
+
+    /// The settings in force.
+    pub fn config(&self) -> Arc<HealthConfig> {
+        self.shared.config.load_full()
+    }
+
+    /// Swaps the settings. The monitor keeps to them from its next round on; one that was off starts when somebody asks.
+    ///
+    /// # Errors
+    /// [`InvalidConfig`]; the settings in force stay.
+    pub fn reload(&self, config: HealthConfig) -> Result<(), InvalidConfig> {
+        check(&config)?;
+        self.shared.config.store(Arc::new(config));
+        Ok(())
+    }
+
+    fn local(&self, config: &HealthConfig) -> Vec<CheckReport> {
+        let subject = &*self.shared.subject;
+        let mut before = self.shared.before.lock();
+        let timed = |name, finding: &mut dyn FnMut() -> Finding| {
+            let since = Instant::now();
+            let finding = finding();
+            CheckReport::new(name, finding, since.elapsed())
+        };
+        vec![
+            timed("pool", &mut || local::pool(subject.pool(), &mut before, config)),
+            timed("calls", &mut || local::calls(subject, &mut before, config)),
+            timed("breaker", &mut || local::breaker(subject)),
+            timed("leases", &mut || local::leases(subject, config)),
+        ]
+    }
+}
+
+/// The user's own checks, side by side.
+async fn own(checks: Vec<Arc<dyn Check>>, deadline: Instant) -> Vec<CheckReport> {
+    let runs = checks.iter().map(|check| async move {
+        let since = Instant::now();
+        // Called inside, since it may panic before it returns its future.
+        let run = AssertUnwindSafe(async { check.check().await }).catch_unwind();
+        let finding = match timeout_at(deadline, run).await {
+            Ok(Ok(finding)) => finding,
+            Ok(Err(_)) => Finding::unknown("it panicked"),
+            Err(_) => Finding::unknown(format!("no answer within {}", show(since.elapsed()))),
+        };
+        CheckReport::new(check.name().to_owned(), finding, since.elapsed())
+    });
+    join_all(runs).await
+}
+
+/// Puts each of the user's checks in the place of one of its name, else at the end.
+fn replace(mut all: Vec<CheckReport>, own: Vec<CheckReport>) -> Vec<CheckReport> {
+    for report in own {
+        match all.iter_mut().find(|other| other.name == report.name) {
+            Some(other) => *other = report,
+            None => all.push(report),
+        }
+    }
+    all
+}
+
+/// Another report has not come to its end in all that time.
+fn unreached(took: Duration) -> Vec<CheckReport> {
+    lane::NAMES
+        .iter()
+        .map(|name| {
+            CheckReport::new(
+                Cow::Borrowed(*name),
+                Finding::unknown("another report takes too long"),
+                took,
+            )
+        })
+        .collect()
+}
+
+fn check(config: &HealthConfig) -> Result<(), InvalidConfig> {
+    let mut checks = Checks::default();
+    config.validate("health", &mut checks);
+    checks.finish()
+}
+
+impl fmt::Debug for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Health")
+            .field("vitals", &self.shared.vitals.lock())
+            .finish_non_exhaustive()
+    }
+}
