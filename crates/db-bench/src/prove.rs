@@ -5,12 +5,8 @@ mod arrivals;
 mod cache_keys;
 mod cancel;
 mod cancellation;
-mod coherence;
-mod alerts;
-mod arrivals;
-mod cancel;
-mod cancellation;
 mod causality;
+mod coherence;
 mod dead_peers;
 mod deadlocks;
 mod exactly_once;
@@ -174,19 +170,8 @@ const PROOFS: &[Proof] = &[
         name: "cache-keys",
         promise: "different questions never share an answer: statements, arguments, tenants, roles",
         run: |quick| Box::pin(cache_keys::run(quick)),
-        name: "alerts",
-        promise: "every alert fires and resolves; a real Prometheus sees it under real faults; no rule names a dead metric",
-        run: |quick| Box::pin(alerts::run(quick)),
     },
     Proof {
-        name: "telemetry-secrets",
-        promise: "no argument, literal or password is in spans, logs, metrics, Debug or the slow-query log",
-        run: |quick| Box::pin(telemetry_secrets::run(quick)),
-    },
-    Proof {
-        name: "cardinality",
-        promise: "100,000 statements over 10,000 tables stay within the bounds; watching a call costs under 400 ns",
-        run: |quick| Box::pin(cardinality::run(quick)),
         name: "adaptive",
         promise: "the limit ends within 20 % of the best fixed size, and three pools share a small server without 53300",
         run: |quick| Box::pin(adaptive::run(quick)),
