@@ -173,8 +173,6 @@ pub const KEYS: &[KeyDoc] = keys! {
     Duration "replica.hedge_after" = "50ms", "1ms..=1m": "How long a read runs before it is.";
     Number "replica.hedge_share" = "0.05", "0..=0.5": "The share of reads that may be sent twice.";
 
-    Mode "health.mode" = "enforce", "off, observe or enforce": "`observe` probes and gates no call.";
-    Duration "health.interval" = "10s", "1ms..=1h": "The time between two probes.";
     Mode "health.mode" = "enforce", "off, observe or enforce": "`observe` watches, and readiness is never refused.";
     Duration "health.interval" = "10s", "1ms..=1h": "The time between two probes, give or take a fifth.";
     Duration "health.timeout" = "1s", "1ms..=interval": "How long a probe may take.";
