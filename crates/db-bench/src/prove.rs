@@ -15,7 +15,6 @@ mod failover;
 mod findings;
 mod full_stack;
 mod leaks;
-mod outage;
 mod overload;
 mod pgbouncer;
 mod priorities;
@@ -140,11 +139,6 @@ const PROOFS: &[Proof] = &[
         name: "exactly-once",
         promise: "with connections cut at random bytes nothing acknowledged is lost, and nothing is done twice",
         run: |quick| Box::pin(exactly_once::run(quick)),
-    },
-    Proof {
-        name: "outage",
-        promise: "without a server load is at most 1.1 times what callers ask for, and all is well 1 s after its return",
-        run: |quick| Box::pin(outage::run(quick)),
     },
     Proof {
         name: "deadlocks",
