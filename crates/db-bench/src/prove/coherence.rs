@@ -141,7 +141,7 @@ fn report(logs: &[Log], beside: &[Act], (cut_off, frozen): (u32, u32), quick: bo
         format!("{:.1} ms", nanos as f64 / 1e6)
     };
     let mut findings = Findings::new();
-    let least = if quick { 10_000 } else { 200_000 };
+    let least = if quick { 2_000 } else { 200_000 };
     findings.expect("operations", operations, format!(">= {least}"), operations >= least);
     findings.note(
         "reads, own writes, writes by psql",

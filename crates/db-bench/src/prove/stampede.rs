@@ -130,7 +130,7 @@ async fn frozen(server: &Postgres, db: &Db, reads: u32, findings: &mut Findings)
         "answered {:?}",
         first.freshness()
     );
-    let mut times = Histogram::<u64>::new(3)?;
+    let mut times = Histogram::<u64>::new_with_max(60_000_000_000, 3)?;
     let mut right = 0_u32;
     for number in 0..reads {
         let id = i64::from(number % 50) + 1;
