@@ -96,7 +96,7 @@ impl Endpoint {
     }
 
     /// The same, with options asked for anew for each connection.
-    pub(crate) fn from_source(mut self, source: Option<OptionsSource>) -> Self {
+    pub(crate) fn with_source(mut self, source: Option<OptionsSource>) -> Self {
         self.source = source;
         self
     }

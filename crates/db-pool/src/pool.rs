@@ -80,7 +80,7 @@ impl PoolBuilder {
     /// Where and how to connect is asked anew for each connection.
     #[must_use]
     pub fn options_from(mut self, source: OptionsSource) -> Self {
-        self.endpoint = self.endpoint.from_source(Some(source));
+        self.endpoint = self.endpoint.with_source(Some(source));
         self
     }
 
@@ -255,7 +255,7 @@ impl Pool {
 
     /// The same, with the options asked for anew for each connection.
     pub fn set_endpoint_from(&self, options: PgConnectOptions, source: Option<OptionsSource>, session: SessionConfig) {
-        let endpoint = Endpoint::new(options).from_source(source);
+        let endpoint = Endpoint::new(options).with_source(source);
         if let Some(inner) = self.shared.inner.get() {
             inner.set_connect_options(endpoint.options(&session));
         }

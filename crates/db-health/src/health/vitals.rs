@@ -274,8 +274,10 @@ mod tests {
         for seconds in [10, 20, 30] {
             vitals.probed(failed(), &config(), at(now, seconds));
         }
-        let mut breaker = BreakerStats::default();
-        breaker.last_answer = Some(Duration::from_secs(1));
+        let mut breaker = BreakerStats {
+            last_answer: Some(Duration::from_secs(1)),
+            ..BreakerStats::default()
+        };
         assert_eq!(
             vitals.readiness(false, &breaker, &config(), at(now, 31)),
             Readiness::Ready
@@ -287,8 +289,10 @@ mod tests {
     #[test]
     fn an_open_breaker_counts_only_after_a_while_and_draining_at_once() {
         let (vitals, now) = (Vitals::default(), Instant::now());
-        let mut breaker = BreakerStats::default();
-        breaker.down_for = Some(Duration::from_secs(9));
+        let mut breaker = BreakerStats {
+            down_for: Some(Duration::from_secs(9)),
+            ..BreakerStats::default()
+        };
         assert!(vitals.readiness(false, &breaker, &config(), now).is_ready());
         breaker.down_for = Some(Duration::from_secs(10));
         let unready = vitals.readiness(false, &breaker, &config(), now);
