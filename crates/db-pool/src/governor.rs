@@ -2,7 +2,7 @@
 
 use crate::{
     config::PoolConfig,
-    limiter::{Limiter, Window},
+    limiter::{ENOUGH, Limiter, Window},
     shared::Shared,
     state::Load,
 };
@@ -87,6 +87,8 @@ pub(crate) async fn govern(shared: Arc<Shared>) {
                 shared.set_limit(&config, change.to, change.reason);
                 mark = None;
             }
+            // Too few leases to tell: the window goes on, or a small limit could never be left.
+            None if window.full && window.completed < ENOUGH => {}
             None => mark = Some(Mark { at: now, load }),
         }
     }

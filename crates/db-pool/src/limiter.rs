@@ -5,7 +5,7 @@ use db_core::LimitReason;
 use std::time::Duration;
 
 /// A window with fewer leases says nothing.
-const ENOUGH: u64 = 30;
+pub(crate) const ENOUGH: u64 = 30;
 /// One per cent more leases must bring at least this share of a per cent more throughput.
 const WORTH: f64 = 0.3;
 /// The step, as a share of the limit: it grows while the direction stays right.

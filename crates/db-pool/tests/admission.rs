@@ -103,7 +103,7 @@ async fn a_floor_is_kept_for_those_who_have_asked_lately_and_only_for_them() {
     }
     leases.clear();
     drop(Source::acquire(&pool, &of(Priority::Critical)).await.unwrap());
-    for call in &all[..2] {
+    for call in &all[..3] {
         leases.push(Source::acquire(&pool, call).await.unwrap());
     }
     let stats = pool.stats();

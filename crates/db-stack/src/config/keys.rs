@@ -45,7 +45,7 @@ pub const KEYS: &[KeyDoc] = keys! {
     Duration "pool.slow_acquire" = "100ms", "0s..=1h": "A longer wait for a lease is an event.";
     Mode "pool.admission" = "enforce", "off, observe or enforce":
         "What priorities, deadlines and `max_waiting` do; `off`: first come first served, without a bound.";
-    Duration "pool.shed_target" = "500ms", "1ms..=1h": "A queue in which somebody waits for longer may be standing.";
+    Duration "pool.shed_target" = "2s", "1ms..=1h": "A queue in which somebody waits for longer may be standing.";
     Duration "pool.shed_interval" = "500ms", "1ms..=1h": "It stands when it was not empty for so long; then callers are shed.";
     Number "pool.tenant_share" = "0.5", "0.001..=1": "The share of the connections that one tenant may use at once.";
     Integer "pool.priorities.critical.floor" = "3", "0..=ceiling": "Connections left free for it; scaled to the budget.";
