@@ -167,7 +167,7 @@ impl DbBuilder {
             cache: cache.clone(),
             observers: self.observers.clone(),
         };
-        let replicas = nodes::routed(&config, members, &pool, &breaker, parts)?;
+        let replicas = nodes::routed(&config, members, &leases, &breaker, parts)?;
         let inner = Inner {
             stack: stack::assemble(
                 telemetry.observe.clone(),

@@ -28,17 +28,16 @@ impl NodeStack {
     /// A node with a breaker of its own.
     pub(crate) fn new(pool: Pool, config: &DbConfig, parts: &NodeParts) -> Result<Self> {
         let breaker = endpoint::breaker(&pool, config.breaker.clone(), parts.observers.clone())?;
-        Ok(Self::behind(pool, breaker, parts))
+        Ok(Self::behind(parts.leaks.layer(pool), breaker, parts))
     }
 
-    /// A node with this breaker.
-    pub(crate) fn behind(pool: Pool, breaker: Breaker, parts: &NodeParts) -> Self {
-        let leases = parts.leaks.layer(pool.clone());
+    /// A node with this breaker. A pool has one account of its leases: kept twice, neither would know who holds what.
+    pub(crate) fn behind(leases: Leak<Pool>, breaker: Breaker, parts: &NodeParts) -> Self {
         // Next to what runs: there every attempt's outcome is seen.
         let watched = parts.cache.write_layer().layer(Run(leases.clone()));
         Self {
             service: BreakerLayer::new(breaker.clone()).layer(watched),
-            pool,
+            pool: leases.get_ref().clone(),
             breaker,
             leases,
         }

@@ -8,6 +8,7 @@ use crate::{
 use arc_swap::ArcSwap;
 use db_core::{Layer, Result, config::InvalidConfig};
 use db_health::Breaker;
+use db_leak::Leak;
 use db_pool::{Pool, PoolConfig};
 use db_replica::{Cluster, Member, ReplicaLayer, Routed};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
@@ -80,12 +81,12 @@ pub(crate) fn reader_pool(config: &DbConfig) -> PoolConfig {
 pub(crate) fn routed(
     config: &Arc<ArcSwap<DbConfig>>,
     members: Vec<Member>,
-    pool: &Pool,
+    leases: &Leak<Pool>,
     breaker: &Breaker,
     parts: NodeParts,
 ) -> Result<Routed<NodeStack>> {
     let now = config.load();
-    let following = pool.clone();
+    let following = leases.get_ref().clone();
     let anew = breaker.clone();
     let follow = move |node: &Member| {
         following.set_options(node.options().clone());
@@ -93,7 +94,7 @@ pub(crate) fn routed(
         anew.reset();
     };
     let cluster = Cluster::new(now.replica.clone(), members, parts.observers.clone(), follow)?;
-    let writer = NodeStack::behind(pool.clone(), breaker.clone(), &parts);
+    let writer = NodeStack::behind(leases.clone(), breaker.clone(), &parts);
     let config = config.clone();
     let connect = move |node: &Member| {
         let config = config.load();
