@@ -241,7 +241,14 @@ impl Cache {
             .join(request.key, request.needs, &shared.versions, snapshot);
         let lead = |leading| Ok(Begin::Read(Lead::new(self, request, times, leading, fallback.clone())));
         let waiting = match role {
-            Role::Lead(leading) => return lead(Some(leading)),
+            Role::Lead(leading) => {
+                // A read that ended between the look-up and here has left its answer before it left the list.
+                if let Some((entry, answer)) = self.just_stored(request, &times) {
+                    leading.land(&entry);
+                    return Ok(answer);
+                }
+                return lead(Some(leading));
+            }
             Role::Wait(waiting) => waiting,
         };
         let landing = waiting.landing(request.needs, snapshot);
@@ -265,6 +272,24 @@ impl Cache {
                 }
             }
         }
+    }
+
+    /// The answer, if it has come since the first look.
+    fn just_stored<T: Any + Send + Sync>(
+        &self,
+        request: &Request<'_>,
+        times: &Times,
+    ) -> Option<(Arc<Entry>, Begin<T>)> {
+        if self.shared.config.load().mode != Mode::Enforce {
+            return None;
+        }
+        let now = Instant::now();
+        let Found::Fresh(entry) = self.find(request, times, now) else {
+            return None;
+        };
+        let answer = self.answer(request, &entry, Freshness::Fresh, now)?;
+        entry.book.hits.fetch_add(1, Relaxed);
+        Some((entry, answer))
     }
 
     /// Waits for another caller's read: as long as the caller may, or, with something to fall back on, until the
