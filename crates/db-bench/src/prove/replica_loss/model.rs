@@ -54,7 +54,7 @@ impl<Op: Operation<Output = db_core::Rows> + ?Sized> Service<Op> for Charged {
 
 /// Reads per second from the primary alone, and from two replicas.
 pub(super) async fn capacity(findings: &mut Findings, quick: bool) -> anyhow::Result<()> {
-    let span = Duration::from_secs(if quick { 2 } else { 10 });
+    let span = Duration::from_secs(if quick { 1 } else { 10 });
     let (primary, replicas) = servers().await?;
     let members = [&primary, &replicas[0], &replicas[1]].map(|server| Member::new(server.options()));
     let cluster = Cluster::new(ReplicaConfig::default(), members.to_vec(), Observers::default(), |_| {})?;
