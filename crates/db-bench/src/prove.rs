@@ -1,10 +1,12 @@
 //! Every number that this project promises, as a named proof that anyone can re-run.
 
 mod adaptive;
+mod alerts;
 mod arrivals;
 mod cache_keys;
 mod cancel;
 mod cancellation;
+mod cardinality;
 mod causality;
 mod coherence;
 mod dead_peers;
@@ -17,10 +19,13 @@ mod exactly_once;
 mod failover;
 mod findings;
 mod full_stack;
+mod http;
 mod leaks;
 mod overload;
 mod pgbouncer;
 mod priorities;
+#[path = "../../db-metrics/tests/receiver/mod.rs"]
+mod receiver;
 mod replica_loss;
 mod restart;
 mod rig;
@@ -28,6 +33,7 @@ mod stale_plans;
 mod stampede;
 mod storm;
 mod subject;
+mod telemetry_secrets;
 mod tenants;
 mod timeout_memory;
 
@@ -177,6 +183,21 @@ const PROOFS: &[Proof] = &[
         name: "tenants",
         promise: "200 tenants on 20 connections are all served, see their own rows alone and don't slow each other",
         run: |quick| Box::pin(tenants::run(quick)),
+    },
+    Proof {
+        name: "alerts",
+        promise: "every alert fires and resolves; a real Prometheus sees it under real faults; no rule names a dead metric",
+        run: |quick| Box::pin(alerts::run(quick)),
+    },
+    Proof {
+        name: "telemetry-secrets",
+        promise: "no argument, literal or password is in spans, logs, metrics, Debug or the slow-query log",
+        run: |quick| Box::pin(telemetry_secrets::run(quick)),
+    },
+    Proof {
+        name: "cardinality",
+        promise: "100,000 statements over 10,000 tables stay within the bounds; watching a call costs under 400 ns",
+        run: |quick| Box::pin(cardinality::run(quick)),
     },
     Proof {
         name: "full-stack",
