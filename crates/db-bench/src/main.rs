@@ -38,9 +38,9 @@ fn main() -> ExitCode {
     };
     let outcome = runtime.block_on(async {
         match cli.command {
-            Command::Demo(args) => demo::run(args).await,
-            Command::Bench(args) => bench::run(args).await,
-            Command::Prove(args) => prove::run(args).await,
+            Command::Demo(args) => Box::pin(demo::run(args)).await,
+            Command::Bench(args) => Box::pin(bench::run(args)).await,
+            Command::Prove(args) => Box::pin(prove::run(args)).await,
             Command::Pg(args) => pg::run(args).await,
         }
     });

@@ -3,6 +3,7 @@
 mod adaptive;
 mod alerts;
 mod arrivals;
+mod breaker;
 mod cache_keys;
 mod cancel;
 mod cancellation;
@@ -13,14 +14,12 @@ mod dead_peers;
 mod deadlocks;
 mod exactly_once;
 mod explain_safety;
-mod dead_peers;
-mod deadlocks;
-mod exactly_once;
 mod failover;
 mod findings;
 mod full_stack;
 mod http;
 mod leaks;
+mod outage;
 mod overload;
 mod pgbouncer;
 mod priorities;
@@ -28,6 +27,7 @@ mod priorities;
 mod receiver;
 mod replica_loss;
 mod restart;
+mod resurrection;
 mod rig;
 mod stale_plans;
 mod stampede;
@@ -120,31 +120,6 @@ const PROOFS: &[Proof] = &[
         run: |quick| Box::pin(pgbouncer::run(quick)),
     },
     Proof {
-        name: "causality",
-        promise: "no session reads the past over replicas whose lag swings, in one process and by token between two",
-        run: |quick| Box::pin(causality::run(quick)),
-    },
-    Proof {
-        name: "failover",
-        promise: "writes resume within 1 s of a promotion and never reach the wrong node",
-        run: |quick| Box::pin(failover::run(quick)),
-    },
-    Proof {
-        name: "replica-loss",
-        promise: "lost and slow replicas cost reads a detour and writes nothing",
-        run: |quick| Box::pin(replica_loss::run(quick)),
-    },
-    Proof {
-        name: "overload",
-        promise: "at up to 10 times the capacity as much is served in time as at any load, and a spike is forgotten in 1 s",
-        run: |quick| Box::pin(overload::run(quick)),
-    },
-    Proof {
-        name: "priorities",
-        promise: "background at 10 times the capacity costs critical calls half of their p99 at most, and is served too",
-        run: |quick| Box::pin(priorities::run(quick)),
-    },
-    Proof {
         name: "exactly-once",
         promise: "with connections cut at random bytes nothing acknowledged is lost, and nothing is done twice",
         run: |quick| Box::pin(exactly_once::run(quick)),
@@ -175,6 +150,40 @@ const PROOFS: &[Proof] = &[
         run: |quick| Box::pin(cache_keys::run(quick)),
     },
     Proof {
+        name: "full-stack",
+        promise: "with all layers a point select keeps its ratio to the other pools",
+        run: |quick| Box::pin(full_stack::run(quick)),
+    },
+];
+
+/// Written, and not kept yet or never seen to hold: they run by name, and CI does not ask for them.
+const DRAFTS: &[Proof] = &[
+    Proof {
+        name: "causality",
+        promise: "no session reads the past over replicas whose lag swings, in one process and by token between two",
+        run: |quick| Box::pin(causality::run(quick)),
+    },
+    Proof {
+        name: "failover",
+        promise: "writes resume within 1 s of a promotion and never reach the wrong node",
+        run: |quick| Box::pin(failover::run(quick)),
+    },
+    Proof {
+        name: "replica-loss",
+        promise: "lost and slow replicas cost reads a detour and writes nothing",
+        run: |quick| Box::pin(replica_loss::run(quick)),
+    },
+    Proof {
+        name: "overload",
+        promise: "at up to 10 times the capacity as much is served in time as at any load, and a spike is forgotten in 1 s",
+        run: |quick| Box::pin(overload::run(quick)),
+    },
+    Proof {
+        name: "priorities",
+        promise: "background at 10 times the capacity costs critical calls half of their p99 at most, and is served too",
+        run: |quick| Box::pin(priorities::run(quick)),
+    },
+    Proof {
         name: "adaptive",
         promise: "the limit ends within 20 % of the best fixed size, and three pools share a small server without 53300",
         run: |quick| Box::pin(adaptive::run(quick)),
@@ -183,6 +192,11 @@ const PROOFS: &[Proof] = &[
         name: "tenants",
         promise: "200 tenants on 20 connections are all served, see their own rows alone and don't slow each other",
         run: |quick| Box::pin(tenants::run(quick)),
+    },
+    Proof {
+        name: "outage",
+        promise: "without a server load is at most 1.1 times what callers ask for, and all is well 1 s after its return",
+        run: |quick| Box::pin(outage::run(quick)),
     },
     Proof {
         name: "alerts",
@@ -200,20 +214,30 @@ const PROOFS: &[Proof] = &[
         run: |quick| Box::pin(cardinality::run(quick)),
     },
     Proof {
-        name: "full-stack",
-        promise: "with all layers a point select keeps its ratio to the other pools",
-        run: |quick| Box::pin(full_stack::run(quick)),
+        name: "breaker",
+        promise: "a frozen server is asked by probes alone, callers fail at once, and it is served again when it thaws",
+        run: |quick| Box::pin(breaker::run(quick)),
+    },
+    Proof {
+        name: "resurrection",
+        promise: "after restarts, failovers, new passwords and new addresses the pool heals by itself",
+        run: |quick| Box::pin(resurrection::run(quick)),
     },
 ];
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let Some(name) = args.name else {
         for proof in PROOFS {
-            println!("{:<14} {}", proof.name, proof.promise);
+            println!("{:<17} {}", proof.name, proof.promise);
+        }
+        // Apart from the list, which scripts read: none of these is a promise yet.
+        eprintln!("\nnot kept yet, or never seen to hold:");
+        for draft in DRAFTS {
+            eprintln!("{:<17} {}", draft.name, draft.promise);
         }
         return Ok(ExitCode::SUCCESS);
     };
-    let Some(proof) = PROOFS.iter().find(|proof| proof.name == name) else {
+    let Some(proof) = PROOFS.iter().chain(DRAFTS).find(|proof| proof.name == name) else {
         let known: Vec<_> = PROOFS.iter().map(|proof| proof.name).collect();
         bail!("there is no proof {name:?}; there are {}", known.join(", "));
     };
