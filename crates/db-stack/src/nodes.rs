@@ -134,7 +134,10 @@ pub(crate) fn reload(inner: &Inner, before: &DbConfig, config: DbConfig) -> Resu
         }
     }
     for (_, server) in inner.replicas.services() {
-        server.pool.reload(pool.clone())?;
+        // The primary's pool has its settings already, and tells of them once.
+        if *server.pool.config() != pool {
+            server.pool.reload(pool.clone())?;
+        }
         server.breaker.reload(breaker.clone())?;
         if let Some(session) = &session {
             server.pool.set_session(session.clone());
