@@ -43,7 +43,7 @@ pub struct Policy {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Request<'a> {
-    /// Which answer. Tags belong in it, too: see [`Policy::key`].
+    /// Which answer. Tags belong in it, too: see the policy.
     pub key: Key,
     /// What is known of the statement.
     pub facts: &'a StatementFacts,

@@ -12,7 +12,7 @@ use std::{
 };
 
 /// What an entry costs beside its value: the entry, its snapshot's head, and the nodes of moka's map, its queues and
-/// its timer wheel. Measured with a counting allocator over half a million small entries.
+/// its timer wheel. An estimate, not measured yet.
 const OVERHEAD: usize = 480;
 /// Maintenance runs when so much of the limit has come in since the last time: between two runs the store may hold
 /// that much more.

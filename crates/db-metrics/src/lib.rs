@@ -1,7 +1,7 @@
 //! Metrics, traces, the slow-query log, dashboards, alerts and a live page, made from the events of the stack.
 //!
-//! [`ObserveLayer`] measures calls and tells [`Observers`](db_core::Observers); a [`Meter`] is one, counts them at about
-//! a quarter of a microsecond each without allocating, and hands them to the `metrics` facade when somebody looks.
+//! [`ObserveLayer`] measures calls and tells [`Observers`](db_core::Observers); a [`Meter`] is one, counts them
+//! in pages of its threads, and hands them to the `metrics` facade when somebody looks.
 //!
 //! ```
 //! use db_core::{Call, Layer, Observers, Result, Rows, Service, Statement, service_fn};
