@@ -2,6 +2,7 @@
 
 use crate::{
     config::LeakConfig,
+    holding::Holding,
     record::{Record, Sight},
     sample::Sampled,
     usage::{By, Usage},
@@ -36,6 +37,7 @@ pub(crate) struct Ledger {
     pub(crate) observers: Observers,
     pub(crate) counters: Counters,
     pub(crate) sampled: Sampled,
+    pub(crate) holding: Arc<Holding>,
     sources: AtomicU32,
     records: Mutex<Records>,
 }
@@ -73,6 +75,7 @@ impl Ledger {
             observers,
             counters: Counters::default(),
             sampled: Sampled::default(),
+            holding: Arc::default(),
             sources: AtomicU32::new(0),
             records: Mutex::default(),
         };

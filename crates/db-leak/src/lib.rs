@@ -29,6 +29,7 @@
 
 mod cause;
 mod config;
+mod holding;
 mod layer;
 mod leak;
 mod lease;

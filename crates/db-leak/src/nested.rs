@@ -32,11 +32,15 @@ pub(crate) async fn guard<C: Source + Lessor>(
             if let Poll::Ready(lease) = acquire.as_mut().poll(cx) {
                 return Poll::Ready(Some(lease));
             }
+            // Asked at every poll: a future that is joined to this one may get the lease that this one waits for.
+            if alarm.is_none() && !ledger.holding.may_hold(task::current()) {
+                return Poll::Pending;
+            }
             let alarm = alarm.get_or_insert_with(|| {
                 let now = Instant::now();
                 since.get_or_insert(now);
                 // Two looks make one wait.
-                Alarm::soon(now + ledger.settings().nested_wait / 2)
+                Alarm::at(now + ledger.settings().nested_wait / 2)
             });
             alarm.poll(cx).map(|()| None)
         })
@@ -58,7 +62,8 @@ pub(crate) async fn guard<C: Source + Lessor>(
             held = Some((now, served));
             continue;
         }
-        if !is_idle(inner, &now).await {
+        // Boxed: rare, and it must not make every call's future larger.
+        if !Box::pin(is_idle(inner, &now)).await {
             continue;
         }
         let refused = ledger.settings().nested.enforces();

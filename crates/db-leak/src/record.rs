@@ -2,6 +2,7 @@
 //! nothing and shares nothing with other threads.
 
 use crate::{
+    holding::Holding,
     ledger::Ledger,
     task,
     usage::{By, Usage},
@@ -22,6 +23,7 @@ use tokio::time::Instant;
 /// The record of one connection. Only the holder of the lease writes, except for what the watch marks.
 pub(crate) struct Record {
     ledger: Weak<Ledger>,
+    holding: Arc<Holding>,
     /// The source's number among those that the ledger keeps account of.
     pub(crate) source: u32,
     page: Mutex<Page>,
@@ -91,6 +93,7 @@ impl Record {
     pub(crate) fn new(ledger: &Arc<Ledger>, source: u32) -> Self {
         Self {
             ledger: Arc::downgrade(ledger),
+            holding: Arc::clone(&ledger.holding),
             source,
             page: Mutex::default(),
             returned: AtomicU64::new(1),
@@ -129,7 +132,9 @@ impl Record {
         });
         page.uses_seen = 0;
         self.uses.store(0, Ordering::Relaxed);
-        self.task.store(task::current(), Ordering::Relaxed);
+        let task = task::current();
+        self.task.store(task, Ordering::Relaxed);
+        self.holding.add(task);
         self.raw.store(false, Ordering::Relaxed);
         self.marked.store(false, Ordering::Relaxed);
         self.returned.store(0, Ordering::Relaxed);
@@ -137,6 +142,7 @@ impl Record {
 
     /// The lease comes back, after so long.
     pub(crate) fn hand_back(&self, held: Duration) {
+        self.holding.remove(self.task.load(Ordering::Relaxed));
         if self.marked.load(Ordering::Acquire) {
             self.tell_returned(held);
         }
@@ -169,8 +175,19 @@ impl Record {
     /// Its holder has `&mut PgConnection`.
     pub(crate) fn touch(&self) {
         self.raw.store(true, Ordering::Relaxed);
-        self.task.store(task::current(), Ordering::Relaxed);
+        self.used_here();
         self.used();
+    }
+
+    /// The task that uses it holds it, whoever it was handed to.
+    fn used_here(&self) {
+        let task = task::current();
+        let before = self.task.load(Ordering::Relaxed);
+        if task != before {
+            self.task.store(task, Ordering::Relaxed);
+            self.holding.add(task);
+            self.holding.remove(before);
+        }
     }
 
     /// Its holder uses it. Nobody else writes, so a load and a store will do.
@@ -180,7 +197,7 @@ impl Record {
     }
 
     pub(crate) fn note(&self, note: LeaseNote) {
-        self.task.store(task::current(), Ordering::Relaxed);
+        self.used_here();
         let mut page = self.page.lock();
         let Some(out) = page.lease.as_mut() else { return };
         match note {

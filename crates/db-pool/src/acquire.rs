@@ -8,12 +8,18 @@ use crate::{
     shared::{First, Shared},
     state::{Grant, Phase},
 };
-use db_core::{AcquireFailure, Call, CloseReason, Event, Lease, LeaseState, Part, Result, Waiting};
+use db_core::{AcquireFailure, Alarm, Call, CloseReason, Event, Lease, LeaseState, Part, Result, Waiting};
 use sqlx::Connection;
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{
+    future::{Future, poll_fn},
+    pin::Pin,
+    sync::atomic::Ordering,
+    task::Poll,
+    time::Duration,
+};
 use tokio::{
     sync::oneshot,
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, timeout},
 };
 
 /// A lease that was handed over is on its way for less.
@@ -63,7 +69,7 @@ impl Pool {
         call: &Call,
         caller: Caller,
         ticket: Ticket,
-        granted: oneshot::Receiver<Grant>,
+        mut granted: oneshot::Receiver<Grant>,
     ) -> Result<PoolLease> {
         let since = Instant::now();
         let place = Place {
@@ -71,13 +77,21 @@ impl Pool {
             ticket,
             served: false,
         };
-        let config = self.shared.config.load_full();
-        let own = since + config.acquire_timeout;
+        let (timeout, slow) = {
+            let config = self.shared.config.load();
+            (config.acquire_timeout, config.slow_acquire)
+        };
+        let own = since + timeout;
         let limit = call.deadline.map_or(own, |deadline| deadline.min(own));
         let waiting = Waiting::on(Part::Queue);
-        let answer = timeout_at(limit, granted).await;
+        let mut alarm = Alarm::soon(limit);
+        let answer = poll_fn(|cx| match Pin::new(&mut granted).poll(cx) {
+            Poll::Ready(grant) => Poll::Ready(Some(grant)),
+            Poll::Pending => alarm.poll(cx).map(|()| None),
+        })
+        .await;
         let waited = since.elapsed();
-        if let Ok(Ok(Ok(lease))) = &answer {
+        if let Some(Ok(Ok(lease))) = &answer {
             // A connection that was opened meanwhile: that was the wait, as far as opening it took.
             waiting.end_with(Part::Connect, lease.opened_since(since));
             self.shared.observers.leased(waited);
@@ -88,11 +102,11 @@ impl Pool {
             .waited_nanos
             .fetch_add(u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
         let lease = match answer {
-            Ok(Ok(grant)) => {
+            Some(Ok(grant)) => {
                 place.done();
                 grant
             }
-            Ok(Err(_)) | Err(_) => {
+            Some(Err(_)) | None => {
                 drop(place);
                 let mut state = self.shared.state.lock();
                 state.stats.timeouts += 1;
@@ -106,7 +120,7 @@ impl Pool {
                 Err(self.shared.failed(caller, error))
             }
         };
-        if waited >= config.slow_acquire {
+        if waited >= slow {
             let served = lease.is_ok();
             self.shared.observers.tell(|| Event::SlowAcquire {
                 waited,

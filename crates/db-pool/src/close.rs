@@ -16,6 +16,9 @@ use tokio::time::{Instant, timeout_at};
 pub struct CloseReport {
     /// Those who still held a lease when the drain limit passed; their sessions were ended on the server.
     pub still_out: Vec<Holder>,
+    /// Connections in sqlx's own transactions (of `Acquire::begin`) when the limit passed. The pool does not know their
+    /// sessions and so can't end them: each is closed when its transaction ends or is dropped.
+    pub lent_out: u32,
     /// How long closing took.
     pub took: Duration,
 }
@@ -36,15 +39,20 @@ impl Pool {
             let pids: Vec<_> = still_out.iter().filter_map(|holder| holder.backend_pid).collect();
             control::terminate(&self.shared, &pids).await;
         }
+        self.shared.reconcile_lent();
+        let lent_out = self.shared.state.lock().stats.lent;
         self.shared.control.close();
         for task in self.tasks.running.lock().drain(..) {
             task.abort();
         }
         self.shared.observers.tell(|| Event::PoolClosed {
-            still_out: u32::try_from(still_out.len()).unwrap_or(u32::MAX),
+            still_out: u32::try_from(still_out.len())
+                .unwrap_or(u32::MAX)
+                .saturating_add(lent_out),
         });
         CloseReport {
             still_out,
+            lent_out,
             took: since.elapsed(),
         }
     }

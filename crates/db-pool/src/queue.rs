@@ -15,6 +15,11 @@ use tokio::time::Instant;
 const PATIENCE: [f64; 4] = [4.0, 2.0, 1.0, 0.5];
 /// A queue is looked through at most once in so long.
 const LOOK: Duration = Duration::from_millis(5);
+/// In a queue that stands every so many turns are its oldest's, who would otherwise wait in vain for as long as it
+/// stands: 6 % of the goodput at most.
+const TURNS_OF_THE_OLDEST: u64 = 16;
+/// Who leaves sooner has not lost patience: callers are dropped for many reasons.
+const PATIENT: Duration = Duration::from_millis(10);
 
 /// Where a waiter stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +49,7 @@ pub(crate) struct Queue<T> {
     looked: Instant,
     len: usize,
     next: u64,
+    turns: u64,
 }
 
 impl<T> Queue<T> {
@@ -55,6 +61,7 @@ impl<T> Queue<T> {
             looked: now,
             len: 0,
             next: 0,
+            turns: 0,
         }
     }
 
@@ -125,7 +132,8 @@ impl<T> Queue<T> {
     /// starving.
     pub(crate) fn pop(&mut self, turn: &Turn<'_>, forecast: &Forecast) -> Option<(Ticket, Waiter<T>)> {
         let priority = self.choose(turn)?;
-        let order = if self.standing.stands() {
+        self.turns += 1;
+        let order = if self.standing.stands() && !self.turns.is_multiple_of(TURNS_OF_THE_OLDEST) {
             Order::Newest
         } else {
             Order::Oldest
@@ -165,7 +173,9 @@ impl<T> Queue<T> {
     /// A waiter gave up, or had been served already.
     pub(crate) fn leave(&mut self, ticket: Ticket, now: Instant) -> Option<Waiter<T>> {
         let waiter = self.lanes[ticket.priority.index()].leave(ticket.flow, ticket.id)?;
-        self.standing.left();
+        if now.saturating_duration_since(waiter.since) >= PATIENT {
+            self.standing.left();
+        }
         self.took(now);
         Some(waiter)
     }

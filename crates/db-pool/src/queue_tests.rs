@@ -117,6 +117,37 @@ fn a_queue_that_stands_sheds_the_least_urgent_first_and_serves_its_young_end() {
     assert!(!queue.stands(), "it was empty");
 }
 
+/// Fills and leaves again, `wait` later, as often as makes a crowd; then looks.
+fn crowd_that_leaves_after(wait: Duration) -> (Queue<u32>, Instant) {
+    let mut now = Instant::now();
+    let mut queue = filled(now, &[Normal]);
+    for _ in 0..20 {
+        let ticket = queue.push(Normal, 0, now, None, 99);
+        now += wait;
+        queue.leave(ticket, now);
+    }
+    now += Duration::from_millis(60);
+    queue.shed(now, false, TARGET, TARGET, &mut Vec::new());
+    (queue, now)
+}
+
+#[test]
+fn only_those_who_had_patience_tell_that_it_stands() {
+    assert!(!crowd_that_leaves_after(MS).0.stands());
+    assert!(crowd_that_leaves_after(20 * MS).0.stands());
+}
+
+#[test]
+fn a_patient_caller_is_served_while_the_queue_stands() {
+    let (mut queue, now) = crowd_that_leaves_after(20 * MS);
+    let served = (0..16).find(|_| {
+        queue.push(Normal, 0, now, None, 1);
+        next(&mut queue, &free(now)) == Some(0)
+    });
+    assert!(served.is_some());
+    assert!(queue.stands());
+}
+
 #[test]
 fn those_ahead_are_the_more_urgent_and_the_earlier() {
     let now = Instant::now();

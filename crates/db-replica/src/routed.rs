@@ -112,6 +112,26 @@ impl<S> Routed<S> {
 }
 
 impl<S> Routing<S> {
+    async fn among_nodes<Op>(&self, call: &Call, op: &Op) -> Result<Op::Output>
+    where
+        S: Service<Op>,
+        Op: Operation + ?Sized,
+    {
+        self.cluster.start();
+        let enforces = self.cluster.config().mode.enforces();
+        match route(call, op.facts().map(|facts| &**facts)) {
+            Route::Replica if enforces => self.read(call, op).await,
+            Route::Replica => {
+                self.counters.would_read.fetch_add(1, Ordering::Relaxed);
+                self.on_primary(call, op, false).await
+            }
+            Route::Primary { writes } => {
+                self.counters.primary.fetch_add(1, Ordering::Relaxed);
+                self.on_primary(call, op, writes).await
+            }
+        }
+    }
+
     async fn on_primary<Op>(&self, call: &Call, op: &Op, writes: bool) -> Result<Op::Output>
     where
         S: Service<Op>,
@@ -304,19 +324,8 @@ impl<S: Service<Op>, Op: Operation + ?Sized> Service<Op> for Routed<S> {
             drop(seen);
             return out;
         }
-        routing.cluster.start();
-        let enforces = routing.cluster.config().mode.enforces();
-        match route(call, op.facts().map(|facts| &**facts)) {
-            Route::Replica if enforces => routing.read(call, op).await,
-            Route::Replica => {
-                routing.counters.would_read.fetch_add(1, Ordering::Relaxed);
-                routing.on_primary(call, op, false).await
-            }
-            Route::Primary { writes } => {
-                routing.counters.primary.fetch_add(1, Ordering::Relaxed);
-                routing.on_primary(call, op, writes).await
-            }
-        }
+        // Boxed: a database without replicas must not carry all this in every call.
+        Box::pin(routing.among_nodes(call, op)).await
     }
 }
 

@@ -8,6 +8,7 @@ use db_replica::Routed;
 use db_retry::RetryLayer;
 use db_timeout::TimeoutLayer;
 use futures_core::future::BoxFuture;
+use std::pin::pin;
 use tower::ServiceBuilder;
 
 /// The whole stack behind one pointer: the only place where a call's future is boxed.
@@ -17,7 +18,10 @@ pub(crate) trait Stack: Send + Sync {
 
 impl<S: Service<Statement>> Stack for S {
     fn call<'a>(&'a self, call: &'a Call, statement: &'a Statement) -> BoxFuture<'a, Result<Rows>> {
-        Box::pin(fair(Service::call(self, call, statement)))
+        Box::pin(async move {
+            let mut call = pin!(Service::call(self, call, statement));
+            fair(call.as_mut()).await
+        })
     }
 }
 

@@ -368,3 +368,20 @@ async fn reloading_changes_the_session_and_not_the_address() {
     assert_eq!((database.as_str(), limit.as_str()), (rig.database.name(), "17s"));
     assert_eq!(db.stats().max, 3);
 }
+
+#[tokio::test]
+async fn close_reports_transactions_of_sqlx_that_are_still_out() {
+    let rig = rig().await;
+    let db = rig
+        .builder(2)
+        .configure(|config| config.pool.drain_timeout = Duration::from_millis(200))
+        .build()
+        .unwrap();
+    let tx = Acquire::begin(&db).await.unwrap();
+    let report = db.close().await;
+    assert_eq!((report.lent_out, report.still_out.len()), (1, 0));
+    assert!(report.took < SOON, "{report:?}");
+    // Its connection goes with it.
+    drop(tx);
+    until("it is gone", async || db.stats().lent == 0).await;
+}
