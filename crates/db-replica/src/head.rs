@@ -65,6 +65,17 @@ impl Head {
         }
     }
 
+    /// The node that writes went to has left.
+    pub(crate) fn succeed(&mut self, primary: Option<NodeId>) {
+        self.primary = primary;
+        self.writes = match primary {
+            Some(_) => Writes::Unverified,
+            None => Writes::Lost,
+        };
+        self.epoch += u64::from(primary.is_some());
+        self.trail.clear();
+    }
+
     /// Takes in what a node of this cluster has shown of timelines.
     pub(crate) fn learn(&mut self, timeline: u32, fork: Option<Lsn>, now: Instant) {
         if timeline > self.timeline {
