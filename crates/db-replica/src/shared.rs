@@ -224,6 +224,9 @@ impl Shared {
             self.nudge_all();
             self.rediscover.notify_one();
         }
+        if let Some(nodes) = changes.writable {
+            self.observers.tell(|| Event::WritableNodes { nodes });
+        }
         if changes.split {
             let (nodes, timeline) = {
                 let head = self.head.lock();
