@@ -3,6 +3,7 @@
 mod analyst;
 mod faults;
 mod forgetful;
+mod lagging;
 mod ledger;
 mod progress;
 mod report;
@@ -71,7 +72,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 async fn play(args: Args, mut stopped: watch::Receiver<bool>) -> anyhow::Result<ExitCode> {
-    let (server, db, before) = tokio::select! {
+    let (server, replica, db, before) = tokio::select! {
         prepared = prepare(&args) => prepared?,
         _ = stopped.wait_for(|stop| *stop) => bail!("stopped before the workload began"),
     };
@@ -84,6 +85,7 @@ async fn play(args: Args, mut stopped: watch::Receiver<bool>) -> anyhow::Result<
     }
     let analyst = tokio::spawn(analyst::ask(db.clone(), server.admin().await?, ended.clone()));
     let forgetful = tokio::spawn(forgetful::forget(db.clone(), ended.clone()));
+    let lagging = tokio::spawn(lagging::swing(replica, db.clone(), ended.clone()));
     let mut killer = JoinSet::new();
     killer.spawn(Killer::new(server.admin().await?, args.seed).run(ended.clone()));
     let started = Instant::now();
@@ -100,17 +102,21 @@ async fn play(args: Args, mut stopped: watch::Receiver<bool>) -> anyhow::Result<
     progress::finish();
     report.stats = db.stats();
     report.retries = Some(db.retries());
+    report.replicas = Some(db.replicas());
     gathered.with_context(|| {
         format!(
             "the workload did not end within {DRAIN:?}; the pool: {:?}",
             report.stats
         )
     })??;
+    let (replica, longest) = lagging.await.context("the task that slows the replica panicked")??;
+    report.longest_lag = longest;
     db.close().await;
+    drop(replica);
     let audit = Audit::of(&server, &report.ledger, before).await?;
     report.print(&audit);
     Ok(
-        if audit.holds() && report.answers.left_running == 0 && report.forgotten.is_settled() {
+        if audit.holds() && report.answers.left_running == 0 && report.forgotten.is_settled() && !report.is_stale() {
             ExitCode::SUCCESS
         } else {
             ExitCode::FAILURE
@@ -118,8 +124,8 @@ async fn play(args: Args, mut stopped: watch::Receiver<bool>) -> anyhow::Result<
     )
 }
 
-/// A server with the schema and its rows, and what the money in it adds up to.
-async fn prepare(args: &Args) -> anyhow::Result<(Postgres, Db, Money)> {
+/// A server with the schema and its rows, its replica, and what the money in it adds up to.
+async fn prepare(args: &Args) -> anyhow::Result<(Postgres, Postgres, Db, Money)> {
     // Deadlocks are wanted here, and their callers should not wait the default second for them to be found.
     let server = Postgres::builder().setting("deadlock_timeout", "20ms").start();
     let server = server.await.context("no throwaway PostgreSQL")?;
@@ -139,8 +145,9 @@ async fn prepare(args: &Args) -> anyhow::Result<(Postgres, Db, Money)> {
     let since = Instant::now();
     schema::migrate(&db).await?;
     let rows = schema::seed(&db, args.seed).await?;
+    let replica = lagging::join(&server, &db).await?;
     println!(
-        "PostgreSQL {}: {rows} quotes in {:.1} s; {} tasks over {CONNECTIONS} connections for {}, seed {}",
+        "PostgreSQL {}: {rows} quotes and a replica in {:.1} s; {} tasks over {CONNECTIONS} connections for {}, seed {}",
         server.version(),
         since.elapsed().as_secs_f64(),
         args.tasks,
@@ -151,7 +158,7 @@ async fn prepare(args: &Args) -> anyhow::Result<(Postgres, Db, Money)> {
         println!("watch it live: {url}");
     }
     let money = Money::read(&mut server.admin().await?).await?;
-    Ok((server, db, money))
+    Ok((server, replica, db, money))
 }
 
 async fn gather(

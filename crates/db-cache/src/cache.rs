@@ -172,6 +172,14 @@ impl Cache {
         self.shared.served.store(false, Ordering::Release);
     }
 
+    /// The same database is served by another server, as after a failover: nothing that was kept is true. Whoever serves
+    /// goes on, and listens to the new one.
+    pub fn failed_over(&self) {
+        self.shared.signals.server_changed();
+        self.shared.schema_changed();
+        self.shared.store.load().clear();
+    }
+
     /// Waits until the schema is known and other writers are heard of, or the first attempt has failed; at most
     /// `limit`. Returns whether answers are kept from now on.
     pub async fn ready(&self, limit: Duration) -> bool {
@@ -186,16 +194,17 @@ impl Cache {
 }
 
 impl Shared {
-    /// What an answer to this statement depends on.
-    pub(crate) fn places(&self, facts: &StatementFacts, tags: &[Box<str>]) -> Result<Vec<Place>, Uncacheable> {
+    /// What an answer to this statement depends on, and whether the server tells of every write of it.
+    pub(crate) fn places(&self, facts: &StatementFacts, tags: &[Box<str>]) -> Result<(Vec<Place>, bool), Uncacheable> {
         let catalogue = self.catalogue.load();
         let catalogue = catalogue.as_ref().ok_or(Uncacheable::Unready)?;
-        let tables = match catalogue.dependencies(facts) {
-            Err(Uncacheable::Opaque) if !tags.is_empty() => Ok(catalogue.known_dependencies(facts)),
-            tables => tables,
-        }?;
+        let (tables, opaque) = match catalogue.dependencies(facts) {
+            Err(Uncacheable::Opaque) if !tags.is_empty() => (catalogue.known_dependencies(facts), true),
+            tables => (tables?, false),
+        };
+        let watched = !opaque && tables.iter().all(|oid| catalogue.is_watched(*oid));
         let tables = tables.into_iter().map(Place::table);
-        Ok(tables.chain(tags.iter().map(|tag| Place::tag(tag))).collect())
+        Ok((tables.chain(tags.iter().map(|tag| Place::tag(tag))).collect(), watched))
     }
 
     /// What running this statement may change.

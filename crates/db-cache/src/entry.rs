@@ -4,28 +4,6 @@ use crate::{books::Book, versions::Snapshot};
 use std::{any::Any, fmt, ops::Deref, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
-/// How far a node had got when something was read or written on it. Opaque here: two positions are compared only
-/// within one epoch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Position {
-    /// The history that `at` counts in; for PostgreSQL its timeline.
-    pub epoch: u64,
-    /// How far, within the epoch; for PostgreSQL an LSN.
-    pub at: u64,
-}
-
-impl Position {
-    /// Whether what was read at this position shows everything up to `needed`.
-    pub fn covers(self, needed: Self) -> bool {
-        self.epoch == needed.epoch && self.at >= needed.at
-    }
-}
-
-/// Whether a reader who needs `needed` may have what was read at `have`.
-pub(crate) fn covers(have: Option<Position>, needed: Option<Position>) -> bool {
-    needed.is_none_or(|needed| have.is_some_and(|have| have.covers(needed)))
-}
-
 /// Any value, shared.
 pub(crate) type Value = Arc<dyn Any + Send + Sync>;
 
@@ -34,12 +12,15 @@ pub(crate) struct Entry {
     /// `None`: there is no such row.
     pub(crate) value: Option<Value>,
     pub(crate) snapshot: Arc<Snapshot>,
-    /// When its read began: the answer is at least as new as that.
+    /// It shows everything that was committed before: its read began then, or was held to that much.
     pub(crate) born: Instant,
+    /// When its read had ended: it shows nothing that was committed later.
+    pub(crate) read: Instant,
     pub(crate) fresh_for: Duration,
     /// What it is kept for beyond that, at most.
     pub(crate) stale_for: Duration,
-    pub(crate) position: Option<Position>,
+    /// Whether the server tells of every write of what it read.
+    pub(crate) watched: bool,
     pub(crate) weight: u32,
     pub(crate) book: Arc<Book>,
 }
@@ -65,12 +46,23 @@ pub struct Answer<T> {
     value: Arc<T>,
     age: Duration,
     freshness: Freshness,
+    read: Instant,
 }
 
 impl<T> Answer<T> {
-    /// A value of this age.
+    /// A value of this age, whose read ended by now.
     pub fn new(value: Arc<T>, age: Duration, freshness: Freshness) -> Self {
-        Self { value, age, freshness }
+        Self {
+            value,
+            age,
+            freshness,
+            read: Instant::now(),
+        }
+    }
+
+    pub(crate) fn read_at(mut self, read: Instant) -> Self {
+        self.read = read;
+        self
     }
 
     /// The value.
@@ -81,6 +73,11 @@ impl<T> Answer<T> {
     /// How long ago its read began; zero when it was read for this call.
     pub fn age(&self) -> Duration {
         self.age
+    }
+
+    /// A moment after which nothing was committed that it shows.
+    pub fn read_by(&self) -> Instant {
+        self.read
     }
 
     /// How it came about.
@@ -95,6 +92,7 @@ impl<T> Clone for Answer<T> {
             value: Arc::clone(&self.value),
             age: self.age,
             freshness: self.freshness,
+            read: self.read,
         }
     }
 }

@@ -1,13 +1,13 @@
 //! One read per key at a time, shared by all who want its answer.
 
 use crate::{
-    entry::{Entry, Position, covers},
+    entry::Entry,
     key::Key,
     versions::{AsIs, Snapshot, Versions},
 };
 use parking_lot::Mutex;
 use std::{collections::HashMap, fmt, sync::Arc};
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 const SHARDS: usize = 16;
 
@@ -24,7 +24,8 @@ pub(crate) struct Flight {
 struct State {
     phase: Phase,
     snapshot: Arc<Snapshot>,
-    position: Option<Position>,
+    /// What the read must show: everything that was committed before.
+    since: Instant,
     waiters: usize,
 }
 
@@ -62,6 +63,7 @@ pub(crate) struct Leading {
     key: Key,
     flight: Arc<Flight>,
     snapshot: Arc<Snapshot>,
+    since: Instant,
     ended: bool,
 }
 
@@ -80,11 +82,13 @@ impl Flights {
     }
 
     /// Joins the read of this key, or begins one. A read that began before something it reads was written, or that
-    /// need not show what the caller must see, is not joined: the caller's own write could be missing in it.
+    /// need not show what the caller must see (`needs`), is not joined: the caller's own write could be missing in it.
+    /// One that begins here has to show what was committed before `since`, and before the latest write of what it reads.
     pub(crate) fn join(
         self: &Arc<Self>,
         key: Key,
-        needs: Option<Position>,
+        needs: Option<Instant>,
+        since: Instant,
         versions: &Versions,
         snapshot: impl FnOnce() -> Snapshot,
     ) -> Role {
@@ -93,7 +97,9 @@ impl Flights {
             let flight = Arc::clone(flight);
             let mut state = flight.state.lock();
             match state.phase {
-                Phase::Led if versions.is_current(&state.snapshot) && covers(state.position, needs) => {
+                Phase::Led
+                    if versions.is_current(&state.snapshot) && needs.is_none_or(|needs| state.since >= needs) =>
+                {
                     state.waiters += 1;
                     drop(state);
                     return Role::Wait(Waiting {
@@ -104,44 +110,52 @@ impl Flights {
                 }
                 Phase::Vacant => {
                     let snapshot = Arc::new(snapshot());
-                    state.lead(&snapshot, needs);
+                    let since = state.lead(&snapshot, since);
                     drop(state);
-                    return Role::Lead(self.leading(key, flight, snapshot));
+                    return Role::Lead(self.leading(key, flight, snapshot, since));
                 }
                 _ => {}
             }
         }
         let snapshot = Arc::new(snapshot());
+        let since = shows(since, &snapshot);
         let flight = Arc::new(Flight {
             state: Mutex::new(State {
                 phase: Phase::Led,
                 snapshot: Arc::clone(&snapshot),
-                position: needs,
+                since,
                 waiters: 0,
             }),
             turn: Notify::new(),
         });
         shard.insert(key, Arc::clone(&flight));
-        Role::Lead(self.leading(key, flight, snapshot))
+        Role::Lead(self.leading(key, flight, snapshot, since))
     }
 
     /// Begins a read unless one is under way.
-    pub(crate) fn try_lead(self: &Arc<Self>, key: Key, versions: &Versions, snapshot: Snapshot) -> Option<Leading> {
+    pub(crate) fn try_lead(
+        self: &Arc<Self>,
+        key: Key,
+        since: Instant,
+        versions: &Versions,
+        snapshot: Snapshot,
+    ) -> Option<Leading> {
         if self.shard(key).lock().contains_key(&key) {
             return None;
         }
-        match self.join(key, None, versions, || snapshot) {
+        match self.join(key, None, since, versions, || snapshot) {
             Role::Lead(leading) => Some(leading),
             Role::Wait(_) => None,
         }
     }
 
-    fn leading(self: &Arc<Self>, key: Key, flight: Arc<Flight>, snapshot: Arc<Snapshot>) -> Leading {
+    fn leading(self: &Arc<Self>, key: Key, flight: Arc<Flight>, snapshot: Arc<Snapshot>, since: Instant) -> Leading {
         Leading {
             flights: Arc::clone(self),
             key,
             flight,
             snapshot,
+            since,
             ended: false,
         }
     }
@@ -164,11 +178,19 @@ impl Flights {
     }
 }
 
+/// What a read has to show that begins now. Never the future: a doubt that lasts keeps its answer out of memory, and
+/// nobody who has seen something since may join it.
+fn shows(since: Instant, snapshot: &Snapshot) -> Instant {
+    since.max(snapshot.written()).min(Instant::now())
+}
+
 impl State {
-    fn lead(&mut self, snapshot: &Arc<Snapshot>, position: Option<Position>) {
+    /// Returns what the read must show.
+    fn lead(&mut self, snapshot: &Arc<Snapshot>, since: Instant) -> Instant {
         self.phase = Phase::Led;
         self.snapshot = Arc::clone(snapshot);
-        self.position = position;
+        self.since = shows(since, snapshot);
+        self.since
     }
 }
 
@@ -176,6 +198,11 @@ impl Leading {
     /// Where the counters stood when this read began.
     pub(crate) fn snapshot(&self) -> &Arc<Snapshot> {
         &self.snapshot
+    }
+
+    /// This read must show everything that was committed before.
+    pub(crate) fn since(&self) -> Instant {
+        self.since
     }
 
     /// Gives the answer to all who wait.
@@ -218,7 +245,8 @@ impl Drop for Leading {
 
 impl Waiting {
     /// Waits for the answer. Cancel-safe: a dropped wait passes its turn on.
-    pub(crate) async fn landing(self, needs: Option<Position>, snapshot: impl Fn() -> Snapshot) -> Landing {
+    /// Whoever reads on has to show what was committed before `since`.
+    pub(crate) async fn landing(self, since: Instant, snapshot: impl Fn() -> Snapshot) -> Landing {
         loop {
             let mut turn = std::pin::pin!(self.flight.turn.notified());
             // Before looking, so that no call in between is missed.
@@ -229,9 +257,10 @@ impl Waiting {
                     Phase::Led => {}
                     Phase::Vacant => {
                         let snapshot = Arc::new(snapshot());
-                        state.lead(&snapshot, needs);
+                        let since = state.lead(&snapshot, since);
                         drop(state);
-                        return Landing::Lead(self.flights.leading(self.key, Arc::clone(&self.flight), snapshot));
+                        let flight = Arc::clone(&self.flight);
+                        return Landing::Lead(self.flights.leading(self.key, flight, snapshot, since));
                     }
                     Phase::Landed(entry) => return Landing::Entry(Arc::clone(entry)),
                     Phase::Failed => return Landing::Alone,
@@ -275,7 +304,8 @@ mod tests {
             born: Instant::now(),
             fresh_for: Duration::ZERO,
             stale_for: Duration::ZERO,
-            position: None,
+            read: Instant::now(),
+            watched: false,
             weight: 1,
             book: Arc::new(Book::default()),
         })
@@ -296,9 +326,10 @@ mod tests {
             }
         }
 
-        fn join(&self, needs: Option<Position>) -> Role {
+        fn join(&self, needs: Option<Instant>) -> Role {
             let snapshot = || self.versions.snapshot(&[Place::table(1)]);
-            self.flights.join(self.key, needs, &self.versions, snapshot)
+            self.flights
+                .join(self.key, needs, Instant::now(), &self.versions, snapshot)
         }
 
         fn lead(&self) -> Leading {
@@ -315,7 +346,7 @@ mod tests {
             let versions = Arc::clone(&self.versions);
             tokio::spawn(async move {
                 let snapshot = || versions.snapshot(&[Place::table(1)]);
-                waiting.landing(None, snapshot).await
+                waiting.landing(Instant::now(), snapshot).await
             })
         }
     }
@@ -377,10 +408,28 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_needs_a_later_position_reads_for_itself() {
+    async fn who_needs_something_newer_reads_for_itself() {
         let rig = Rig::new();
-        let _leader = rig.lead();
-        let needs = Some(Position { epoch: 1, at: 5 });
-        assert!(matches!(rig.join(needs), Role::Lead(_)));
+        let began = Instant::now();
+        let leader = rig.lead();
+        assert_eq!(leader.since(), began);
+        assert!(matches!(rig.join(Some(began)), Role::Wait(_)));
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(matches!(rig.join(Some(Instant::now())), Role::Lead(_)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_read_has_to_show_the_latest_write() {
+        let rig = Rig::new();
+        let began = Instant::now();
+        tokio::time::advance(Duration::from_millis(10)).await;
+        rig.versions.written(Place::table(1));
+        let written = Instant::now();
+        tokio::time::advance(Duration::from_millis(10)).await;
+        let snapshot = || rig.versions.snapshot(&[Place::table(1)]);
+        let Role::Lead(leading) = rig.flights.join(rig.key, None, began, &rig.versions, snapshot) else {
+            panic!("somebody reads already")
+        };
+        assert!(leading.since() >= written);
     }
 }

@@ -3,7 +3,7 @@
 use crate::{
     books::Book,
     cache::Cache,
-    entry::{Answer, Entry, Freshness, Position, Value},
+    entry::{Answer, Entry, Freshness, Value},
     flight::Leading,
     key::Key,
     request::{Request, Times},
@@ -27,7 +27,7 @@ pub struct Lead {
     key: Key,
     statement: Option<Fingerprint>,
     times: Times,
-    needs: Option<Position>,
+    watched: bool,
     leading: Option<Leading>,
     /// What may be given when the read fails.
     fallback: Option<Arc<Entry>>,
@@ -50,6 +50,7 @@ impl Lead {
         cache: &Cache,
         request: &Request<'_>,
         times: Times,
+        watched: bool,
         leading: Option<Leading>,
         fallback: Option<Arc<Entry>>,
     ) -> Self {
@@ -65,12 +66,19 @@ impl Lead {
             key: request.key,
             statement,
             times,
-            needs: request.needs,
+            watched,
             leading,
             fallback,
             book,
             started: Instant::now(),
         }
+    }
+
+    /// The read must show everything that was committed before this moment: the answer counts as that old. On the
+    /// primary any read does; on a replica, one that begins once it has replayed a position of the primary's that was
+    /// asked for then or later.
+    pub fn since(&self) -> Instant {
+        self.leading.as_ref().map_or(self.started, Leading::since)
     }
 
     /// Runs the read; with something to fall back on it is given up as soon as the database is known to be in trouble.
@@ -113,10 +121,11 @@ impl Lead {
             value,
             weight: store::weight(bytes + snapshot.bytes()),
             snapshot,
-            born: self.started,
+            born: leading.since(),
+            read: Instant::now(),
+            watched: self.watched,
             fresh_for: ttl.mul_f64(jitter),
             stale_for: self.times.revalidate.max(self.times.if_error),
-            position: self.needs,
             book: Arc::clone(&self.book),
         });
         let fits = u64::from(entry.weight) <= config.max_entry_bytes();
@@ -168,11 +177,10 @@ impl Lead {
         }
         let age = entry.born.elapsed();
         let answer = match &entry.value {
-            Some(value) => Some(Answer::new(
-                Arc::clone(value).downcast().ok()?,
-                age,
-                Freshness::StaleIfError,
-            )),
+            Some(value) => {
+                let value: Arc<T> = Arc::clone(value).downcast().ok()?;
+                Some(Answer::new(value, age, Freshness::StaleIfError).read_at(entry.read))
+            }
             None => None,
         };
         entry.book.stale_if_error.fetch_add(1, Relaxed);
@@ -214,7 +222,7 @@ fn is_local(error: &Error) -> bool {
 /// Whether an error is about the caller's own limits, so that another caller may fare better.
 fn is_own(error: &Error) -> bool {
     match error {
-        Error::Timeout(_) | Error::Acquire(_) | Error::Breaker(_) => true,
+        Error::Timeout(_) | Error::Acquire(_) | Error::Breaker(_) | Error::Causal(_) => true,
         Error::Server(server) => server.state() == SqlState::QueryCanceled,
         _ => false,
     }

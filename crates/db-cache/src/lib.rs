@@ -33,6 +33,12 @@
 //! by joining a read under way. Writes that nobody here controls are seen when their notification arrives; once the
 //! listening connection has not proved alive for two heartbeats, nothing is given out until it is back, and then all
 //! that was kept is gone. Tables that nobody watches are seen when an answer's time is over.
+//!
+//! # Reads that are behind
+//! An answer may be read where writes arrive late, on a replica: [`Request::lag`] says how far behind a read may be, and
+//! [`Lead::since`] what it must show at least. That is never before the latest invalidation of what it reads, so that a
+//! replica that has not replayed a position of later is out of the question. A caller who has seen something already says
+//! when ([`Request::since`]), and has no answer that is older.
 
 mod books;
 mod cache;
@@ -56,7 +62,7 @@ pub use books::{CacheCalls, CacheStats};
 pub use cache::Cache;
 pub use catalogue::Uncacheable;
 pub use config::CacheConfig;
-pub use entry::{Answer, Freshness, Position};
+pub use entry::{Answer, Freshness};
 pub use key::{Fetch, Key, KeyBuilder, KeySeed};
 pub use layer::{CacheLayer, Cacheable, Cached, WatchWrites, WriteLayer};
 pub use lead::{Lead, Outcome, is_outage};

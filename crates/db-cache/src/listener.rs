@@ -22,6 +22,8 @@ enum End {
     Closed,
     /// Nobody answered.
     Silent,
+    /// The server is another one.
+    Moved,
 }
 
 /// Listens for ever, over one connection at a time.
@@ -32,8 +34,15 @@ where
 {
     let shared = &*cache.shared;
     let mut pause = RECONNECT.0;
+    let mut server = shared.signals.server();
     loop {
-        let silent = match attempt(cache, open(&connect)).await {
+        server.mark_unchanged();
+        let opened = tokio::select! {
+            opened = attempt(cache, open(&connect)) => opened,
+            // Its answer would be of the server of before.
+            _ = server.changed() => continue,
+        };
+        let silent = match opened {
             Ok(Some((mut listener, pid))) => {
                 pause = RECONNECT.0;
                 // From here on every commit is heard of; those before are what was missed.
@@ -42,7 +51,18 @@ where
                 shared.signals.live();
                 shared.signals.well();
                 shared.observers.tell(|| Event::CacheListening { live: true });
-                hear(cache, &mut listener, pid).await == End::Silent
+                let end = tokio::select! {
+                    biased;
+                    _ = server.changed() => End::Moved,
+                    end = hear(cache, &mut listener, pid) => end,
+                };
+                if end == End::Moved {
+                    // Also when the move fell between the connecting and the word that it is live.
+                    shared.signals.lost();
+                    shared.observers.tell(|| Event::CacheListening { live: false });
+                    continue;
+                }
+                end == End::Silent
             }
             Ok(None) => true,
             Err(error) => {
@@ -57,7 +77,10 @@ where
         if silent {
             shared.signals.in_trouble();
         }
-        sleep(pause.mul_f64(0.5 + 0.5 * fastrand::f64())).await;
+        tokio::select! {
+            () = sleep(pause.mul_f64(0.5 + 0.5 * fastrand::f64())) => {}
+            _ = server.changed() => {}
+        }
         pause = (pause * 2).min(RECONNECT.1);
     }
 }

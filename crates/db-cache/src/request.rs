@@ -4,7 +4,7 @@ use crate::{
     cache::Cache,
     catalogue::Uncacheable,
     config::CacheConfig,
-    entry::{Answer, Entry, Freshness, Position, covers},
+    entry::{Answer, Entry, Freshness},
     flight::{Landing, Role},
     key::Key,
     lead::Lead,
@@ -49,8 +49,11 @@ pub struct Request<'a> {
     pub facts: &'a StatementFacts,
     /// The times and tags.
     pub policy: &'a Policy,
-    /// What the answer must show at least.
-    pub needs: Option<Position>,
+    /// The answer must show everything that was committed before this moment. Default: nothing of the kind.
+    pub since: Option<Instant>,
+    /// How far behind the node may be that is read, as long as it shows the latest write that was heard of; the answer
+    /// then counts as that much older. Default zero: it is read on the primary.
+    pub lag: Duration,
     /// The caller's class, for its error.
     pub class: QueryClass,
     /// How long the caller waits for another caller's read, and by which limit.
@@ -58,13 +61,14 @@ pub struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
-    /// A call without a limit that needs no position.
+    /// A call without a limit that has seen nothing yet.
     pub fn new(key: Key, facts: &'a StatementFacts, policy: &'a Policy) -> Self {
         Self {
             key,
             facts,
             policy,
-            needs: None,
+            since: None,
+            lag: Duration::ZERO,
             class: QueryClass::default(),
             limit: None,
         }
@@ -72,6 +76,12 @@ impl<'a> Request<'a> {
 
     pub(crate) fn statement(&self) -> Option<Fingerprint> {
         Some(self.facts.fingerprint())
+    }
+
+    /// What a read that begins at `now` has to show.
+    fn shows(&self, now: Instant) -> Instant {
+        let least = now.checked_sub(self.lag).unwrap_or(now);
+        self.since.map_or(least, |since| since.max(least))
     }
 }
 
@@ -165,8 +175,15 @@ impl Cache {
         let Some(entry) = shared.store.load().get(request.key) else {
             return Found::Nothing;
         };
-        if !shared.versions.is_current(&entry.snapshot) || !covers(entry.position, request.needs) {
+        if !shared.versions.is_current(&entry.snapshot) {
             return Found::Nothing;
+        }
+        if let Some(since) = request.since {
+            // A watched table of which nothing was heard has not been written.
+            let heard = entry.watched.then(|| shared.signals.heard_all_before()).flatten();
+            if entry.born.max(heard.unwrap_or(entry.born)) < since {
+                return Found::Nothing;
+            }
         }
         let age = now.saturating_duration_since(entry.born);
         let limit = match entry.value {
@@ -196,14 +213,16 @@ impl Cache {
             return Some(answer);
         };
         let shared = &*self.shared;
-        let Ok(places) = shared.places(request.facts, &request.policy.tags) else {
+        let Ok((places, watched)) = shared.places(request.facts, &request.policy.tags) else {
             return Some(Begin::Hit(answer));
         };
         let snapshot = shared.versions.snapshot(&places);
-        let leading = shared.flights.try_lead(request.key, &shared.versions, snapshot);
+        let leading = shared
+            .flights
+            .try_lead(request.key, request.shows(now), &shared.versions, snapshot);
         Some(match leading {
             Some(leading) => {
-                let lead = Lead::new(self, request, times, Some(leading), Some(Arc::clone(entry)));
+                let lead = Lead::new(self, request, times, watched, Some(leading), Some(Arc::clone(entry)));
                 Begin::Refresh(answer, lead)
             }
             None => Begin::Hit(answer),
@@ -231,15 +250,20 @@ impl Cache {
             }
             places => places,
         };
-        let places = match places {
+        let (places, watched) = match places {
             Ok(places) => places,
             Err(reason) => return Ok(self.bypass(reason)),
         };
         let snapshot = || shared.versions.snapshot(&places);
+        // Waiting for the schema may have taken a while.
+        let shows = request.shows(Instant::now());
         let role = shared
             .flights
-            .join(request.key, request.needs, &shared.versions, snapshot);
-        let lead = |leading| Ok(Begin::Read(Lead::new(self, request, times, leading, fallback.clone())));
+            .join(request.key, request.since, shows, &shared.versions, snapshot);
+        let lead = |leading| {
+            let lead = Lead::new(self, request, times, watched, leading, fallback.clone());
+            Ok(Begin::Read(lead))
+        };
         let waiting = match role {
             Role::Lead(leading) => {
                 // A read that ended between the look-up and here has left its answer before it left the list.
@@ -251,7 +275,7 @@ impl Cache {
             }
             Role::Wait(waiting) => waiting,
         };
-        let landing = waiting.landing(request.needs, snapshot);
+        let landing = waiting.landing(shows, snapshot);
         let Some(landing) = self.within(request, fallback.is_some(), landing).await else {
             if let Some(answer) = fallback.as_ref().and_then(|entry| self.stale(request, entry, started)) {
                 return Ok(answer);
@@ -359,10 +383,13 @@ fn to_answer<T: Any + Send + Sync>(entry: &Entry, freshness: Freshness, now: Ins
     let age = now.saturating_duration_since(entry.born);
     match &entry.value {
         Some(value) => {
-            let value = Arc::clone(value).downcast().ok()?;
-            Some(Begin::Hit(Answer::new(value, age, freshness)))
+            let value: Arc<T> = Arc::clone(value).downcast().ok()?;
+            Some(Begin::Hit(Answer::new(value, age, freshness).read_at(entry.read)))
         }
-        None => Some(Begin::Nothing(Answer::new(Arc::new(()), age, freshness))),
+        None => {
+            let nothing = Answer::new(Arc::new(()), age, freshness);
+            Some(Begin::Nothing(nothing.read_at(entry.read)))
+        }
     }
 }
 

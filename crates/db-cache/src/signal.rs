@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    sync::Notify,
+    sync::{Notify, watch},
     time::{Instant, timeout_at},
 };
 
@@ -31,10 +31,14 @@ pub(crate) struct Signals {
     hearing: AtomicU8,
     /// Until when the last proof of life holds.
     heard_until: AtomicU64,
+    /// When the last proof of life was asked for, in microseconds: every commit of before has been heard of.
+    heard_at: AtomicU64,
     trouble_until: AtomicU64,
     /// Moves with every change of schema, so that a catalogue that was read before is not taken for current.
     schema: AtomicU64,
     wanted: AtomicBool,
+    /// Counts the servers: whoever listens to one of before must listen to another one.
+    server: watch::Sender<u64>,
     /// Wakes those who wait for a change of any of this.
     changed: Notify,
     /// Wakes the background work.
@@ -47,9 +51,11 @@ impl Signals {
             start: Instant::now(),
             hearing: AtomicU8::new(if listen { Hearing::Starting } else { Hearing::Off } as u8),
             heard_until: AtomicU64::new(0),
+            heard_at: AtomicU64::new(0),
             trouble_until: AtomicU64::new(0),
             schema: AtomicU64::new(0),
             wanted: AtomicBool::new(false),
+            server: watch::Sender::new(0),
             changed: Notify::new(),
             work: Notify::new(),
         }
@@ -77,7 +83,16 @@ impl Signals {
 
     /// The listening connection was alive at `at`; that counts for `lease`.
     pub(crate) fn heard(&self, at: Instant, lease: Duration) {
+        let micros = u64::try_from(at.saturating_duration_since(self.start).as_micros()).unwrap_or(0);
+        self.heard_at.fetch_max(micros, Ordering::AcqRel);
         self.heard_until.fetch_max(self.millis(at + lease), Ordering::AcqRel);
+    }
+
+    /// A moment before which nothing was committed to a watched table that has not been heard of; `None` while nobody
+    /// listens.
+    pub(crate) fn heard_all_before(&self) -> Option<Instant> {
+        let micros = self.heard_at.load(Ordering::Acquire);
+        (self.hearing() == Hearing::Live && micros > 0).then(|| self.start + Duration::from_micros(micros))
     }
 
     pub(crate) fn live(&self) {
@@ -88,9 +103,23 @@ impl Signals {
     /// Returns whether it was live before.
     pub(crate) fn lost(&self) -> bool {
         self.heard_until.store(0, Ordering::Release);
+        self.heard_at.store(0, Ordering::Release);
         let before = self.hearing.swap(Hearing::Lost as u8, Ordering::AcqRel);
         self.changed.notify_waiters();
         before == Hearing::Live as u8
+    }
+
+    /// The server is another one from now on.
+    pub(crate) fn server_changed(&self) {
+        self.server.send_modify(|server| *server += 1);
+        if self.hearing() != Hearing::Off {
+            self.lost();
+        }
+    }
+
+    /// Follows the server: whoever holds it can see and wait for the next one.
+    pub(crate) fn server(&self) -> watch::Receiver<u64> {
+        self.server.subscribe()
     }
 
     /// The database can't be reached, or does not answer.

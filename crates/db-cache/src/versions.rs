@@ -41,6 +41,8 @@ pub(crate) struct Versions {
     counters: Box<[AtomicU64]>,
     /// Until when nothing that reads this may be stored, in milliseconds since `start`.
     held: Box<[AtomicU64]>,
+    /// When each was last written, in microseconds since `start`: a read that is behind must not be that far behind.
+    stamps: Box<[AtomicU64]>,
     /// Those who may write anything at any moment.
     writers: AtomicU32,
     /// Others who may, at this moment.
@@ -54,6 +56,8 @@ pub(crate) struct Snapshot {
     seen: Box<[(Place, u64)]>,
     /// Whether what is read now may be kept at all.
     storable: bool,
+    /// When the latest of the places was written: a read must show what was committed before.
+    written: Instant,
 }
 
 impl Versions {
@@ -62,6 +66,7 @@ impl Versions {
         Self {
             counters: zeros(),
             held: zeros(),
+            stamps: zeros(),
             writers: AtomicU32::new(0),
             others: OnceLock::new(),
             start: Instant::now(),
@@ -77,7 +82,14 @@ impl Versions {
         // After the counters: a hold that begins in between is then seen here, one that begins later moves a counter.
         let alone = self.writers.load(Ordering::SeqCst) == 0 && !self.others.get().is_some_and(|others| others());
         let storable = alone && sorted.iter().all(|place| !self.is_held(*place));
-        Snapshot { seen, storable }
+        // After the counters, too: whoever moved a counter has left its stamp before.
+        let written = sorted.iter().map(|place| self.stamp(*place)).max().unwrap_or_default();
+        Snapshot {
+            seen,
+            storable,
+            // Whoever writes anything at any moment may have written just now.
+            written: if alone { self.start + written } else { Instant::now() },
+        }
     }
 
     /// Whether nothing of what was read has been written since.
@@ -92,6 +104,7 @@ impl Versions {
 
     /// It has been written.
     pub(crate) fn written(&self, place: Place) {
+        self.stamped(place);
         self.counters[place.0 as usize].fetch_add(1, Ordering::SeqCst);
     }
 
@@ -109,12 +122,29 @@ impl Versions {
     }
 
     pub(crate) fn writer_gone(&self) {
+        // What it wrote last was written just now.
+        self.stamped(Place::ALL);
         self.writers.fetch_sub(1, Ordering::SeqCst);
     }
 
     pub(crate) fn other_writers(&self, writing: Box<dyn Fn() -> bool + Send + Sync>) {
         // The first one stays: there is one stack around a cache.
         drop(self.others.set(writing));
+    }
+
+    fn stamped(&self, place: Place) {
+        let now = Instant::now().saturating_duration_since(self.start);
+        // Rounded up: a stamp that is too early would let a read in that misses the write.
+        let micros = u64::try_from(now.as_micros()).unwrap_or(u64::MAX).saturating_add(1);
+        self.stamps[place.0 as usize].fetch_max(micros, Ordering::SeqCst);
+    }
+
+    /// When it was last written since the start; in doubt, when the doubt ends.
+    fn stamp(&self, place: Place) -> Duration {
+        let stamp = Duration::from_micros(self.stamps[place.0 as usize].load(Ordering::SeqCst));
+        stamp.max(Duration::from_millis(
+            self.held[place.0 as usize].load(Ordering::SeqCst),
+        ))
     }
 
     fn is_held(&self, place: Place) -> bool {
@@ -135,6 +165,11 @@ impl Snapshot {
     /// What it weighs in memory.
     pub(crate) fn bytes(&self) -> usize {
         size_of_val(&*self.seen)
+    }
+
+    /// When the latest of the places had been written when it was taken; at the earliest the start of the cache.
+    pub(crate) fn written(&self) -> Instant {
+        self.written
     }
 }
 
@@ -214,5 +249,35 @@ mod tests {
         versions.writer_gone();
         assert!(!versions.may_store(&before) && !versions.may_store(&during));
         assert!(versions.may_store(&versions.snapshot(&[])));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_read_must_not_be_further_behind_than_the_latest_write() {
+        let ms = Duration::from_millis(1);
+        let versions = Versions::new();
+        let (a, b) = (Place::table(1), Place::table(2));
+        assert_eq!(versions.snapshot(&[a]).written(), versions.start);
+        tokio::time::advance(100 * ms).await;
+        versions.written(a);
+        let written = Instant::now();
+        tokio::time::advance(100 * ms).await;
+        assert!(versions.snapshot(&[a]).written() >= written);
+        assert_eq!(versions.snapshot(&[b]).written(), versions.start, "another table");
+        versions.writer_came();
+        tokio::time::advance(100 * ms).await;
+        assert_eq!(
+            versions.snapshot(&[b]).written(),
+            Instant::now(),
+            "it may write at any moment"
+        );
+        versions.writer_gone();
+        let gone = Instant::now();
+        assert!(
+            versions.snapshot(&[b]).written() >= gone,
+            "it may have written to its end"
+        );
+        versions.in_doubt(b, 5000 * ms);
+        let settled = versions.snapshot(&[b]).written();
+        assert!(settled >= gone + 5000 * ms, "it may be written to the end of the doubt");
     }
 }

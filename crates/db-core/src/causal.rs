@@ -110,6 +110,8 @@ pub enum Target {
     Primary,
     /// As `Any`, but reads show everything that was committed up to so long ago.
     Fresh(Duration),
+    /// As `Any`, but reads show everything that was committed before this moment.
+    Since(Instant),
 }
 
 /// A number for a node of the cluster, never used twice in one process.
@@ -150,6 +152,11 @@ pub struct Seen {
     pub replica: Option<(NodeId, Instant)>,
     /// Whether it wrote.
     pub wrote: bool,
+    /// When a call of its own last ended, on whichever node: what it has seen there was committed before. Unlike the other
+    /// moments it is never resolved into a position, and answers from a cache don't count.
+    pub ran: Option<Instant>,
+    /// The token that was brought along last, and when: what it has seen was committed before.
+    pub brought: Option<(CausalToken, Instant)>,
 }
 
 impl Seen {
@@ -169,12 +176,14 @@ pub struct CausalSession {
 impl CausalSession {
     /// A session that has seen what `token` has.
     pub fn from_token(token: CausalToken) -> Self {
-        Self {
-            seen: Mutex::new(Seen {
-                token: Some(token),
-                ..Seen::default()
-            }),
-        }
+        let session = Self::default();
+        session.join(token);
+        session
+    }
+
+    /// A session of its own that has seen this much: for calls made on behalf of another session that are not its own.
+    pub fn from_seen(seen: Seen) -> Self {
+        Self { seen: Mutex::new(seen) }
     }
 
     /// What it has seen.
@@ -186,13 +195,20 @@ impl CausalSession {
     pub fn saw_primary(&self, at: Instant, wrote: bool) {
         self.with(|seen| {
             seen.primary = seen.primary.max(Some(at));
+            seen.ran = seen.ran.max(Some(at));
             seen.wrote |= wrote;
         });
+    }
+
+    /// It was given an answer that somebody had read by `at`: reads of its own must not show less from now on.
+    pub fn saw_answer(&self, at: Instant) {
+        self.with(|seen| seen.primary = seen.primary.max(Some(at)));
     }
 
     /// A read has ended on a replica.
     pub fn saw_replica(&self, node: NodeId, at: Instant) {
         self.with(|seen| {
+            seen.ran = seen.ran.max(Some(at));
             if seen.replica.is_none_or(|(_, before)| before <= at) {
                 seen.replica = Some((node, at));
             }
@@ -212,7 +228,13 @@ impl CausalSession {
 
     /// Adds what another session has seen.
     pub fn join(&self, token: CausalToken) {
-        self.with(|seen| seen.token = seen.token.max(Some(token)));
+        let now = Instant::now();
+        self.with(|seen| {
+            seen.token = seen.token.max(Some(token));
+            // The moment of the later one covers the earlier one as well, the higher position is the one to be asked about.
+            let highest = seen.brought.map_or(token, |(before, _)| before.max(token));
+            seen.brought = Some((highest, now));
+        });
     }
 
     /// Forgets everything: the way out when what it had seen is lost.

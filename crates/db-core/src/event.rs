@@ -358,6 +358,11 @@ pub enum Event {
         /// The node, as `host:port`.
         node: Arc<str>,
     },
+    /// The number of nodes that are known to take writes has changed: one when all is well, more in a split brain.
+    WritableNodes {
+        /// How many there are.
+        nodes: u32,
+    },
     /// More than one node takes writes: only the one of the highest timeline gets any.
     SplitBrain {
         /// How many nodes take writes.

@@ -44,7 +44,8 @@ impl Conditions {
             Event::BreakerChanged { to, .. } => self.0.lock().breaker = breaker(*to),
             Event::NodeServes { node } => self.serves(node, true),
             Event::NodeBanned { node, .. } => self.serves(node, false),
-            Event::SplitBrain { nodes, .. } => self.0.lock().writable = *nodes,
+            // Also how a split brain ends, and how a primary that was lost comes back.
+            Event::WritableNodes { nodes } | Event::SplitBrain { nodes, .. } => self.0.lock().writable = *nodes,
             Event::PrimaryMoved { .. } => self.0.lock().writable = 1,
             Event::PrimaryLost { .. } => self.0.lock().writable = 0,
             _ => {}

@@ -2,7 +2,6 @@
 
 use crate::{node::Node, shared::Shared};
 use db_core::{Call, CausalError, CausalSession, CausalToken, NodeId, Result, Target};
-use std::sync::Arc;
 use tokio::time::Instant;
 
 /// What a replica must be able to show.
@@ -36,10 +35,11 @@ impl Floor {
 pub(crate) async fn floor(shared: &Shared, call: &Call, limit: Instant) -> Result<Floor> {
     let seen = call.session.as_ref().map(|session| session.seen()).unwrap_or_default();
     let mut since = seen.primary;
-    if let Target::Fresh(age) = call.target {
+    match call.target {
         // In the first moments of the machine's clock: nothing older than now.
-        let fresh = Instant::now().checked_sub(age).unwrap_or_else(Instant::now);
-        since = since.max(Some(fresh));
+        Target::Fresh(age) => since = since.max(Instant::now().checked_sub(age).or_else(|| Some(Instant::now()))),
+        Target::Since(moment) => since = since.max(Some(moment)),
+        _ => {}
     }
     let mut token = seen.token;
     if let Some(token) = token {
@@ -97,20 +97,9 @@ pub(crate) async fn known(shared: &Shared, token: CausalToken, limit: Instant) -
 pub(crate) async fn token(shared: &Shared, session: &CausalSession, limit: Instant) -> Result<Option<CausalToken>> {
     let seen = session.seen();
     if let Some((id, at)) = seen.replica {
-        let node: Option<Arc<Node>> = shared.node(id);
-        let shown = match node {
-            Some(node) => {
-                if node.replayed_since(at).is_none() {
-                    node.nudge.notify_one();
-                }
-                shared.until(limit, || node.replayed_since(at)).await
-            }
-            None => None,
-        };
-        let shown = match shown {
-            Some(shown) => Some(shown),
-            None => shared.position_after(at, limit).await,
-        };
+        let node = shared.node(id);
+        // Whichever is known first: what the replica had replayed then, or a position of the primary of later.
+        let shown = shared.shown_after(node.as_deref(), at, limit).await;
         session.resolved(shown.ok_or(CausalError::NoPosition)?, None, Some((id, at)));
     }
     if let Some(at) = seen.primary {

@@ -3,6 +3,7 @@
 use crate::{
     causality,
     config::ReplicaConfig,
+    discover::{self, AnyError, Discover},
     member::Member,
     node::Node,
     shared::{Follow, Shared},
@@ -10,13 +11,14 @@ use crate::{
     watch,
 };
 use db_core::{
-    CausalSession, CausalToken, NodeId, Observers, Result,
+    CausalError, CausalSession, CausalToken, NodeId, Observers, Result,
     config::{Checks, InvalidConfig},
 };
 use parking_lot::Mutex;
 use std::{
     collections::HashMap,
     fmt,
+    future::Future,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -35,27 +37,74 @@ pub struct Cluster {
 }
 
 /// The watching tasks, which end with the last handle.
-struct Tasks {
+pub(crate) struct Tasks {
     shared: Arc<Shared>,
     started: AtomicBool,
     /// More than one node, and not switched off.
     active: AtomicBool,
     running: Mutex<HashMap<NodeId, AbortHandle>>,
+    /// Who names the nodes, and the task that asks.
+    discovery: Mutex<(Option<Discover>, Option<AbortHandle>)>,
+    stopped: AtomicBool,
 }
 
 impl Drop for Tasks {
     fn drop(&mut self) {
-        for (_, task) in self.running.get_mut().drain() {
-            task.abort();
-        }
+        self.abort();
     }
 }
 
 impl Tasks {
+    fn abort(&self) {
+        self.active.store(false, Ordering::Release);
+        for (_, task) in self.running.lock().drain() {
+            task.abort();
+        }
+        let (discover, task) = &mut *self.discovery.lock();
+        *discover = None;
+        if let Some(task) = task.take() {
+            task.abort();
+        }
+    }
+
+    /// Makes these the nodes.
+    pub(crate) fn become_members(&self, members: Vec<Member>, renew: bool) {
+        if self.stopped.load(Ordering::Acquire) {
+            return;
+        }
+        self.shared.change(|nodes| {
+            let known = std::mem::take(nodes);
+            nodes.extend(distinct(members).into_iter().map(|member| {
+                let same = known.iter().find(|node| node.member.name() == member.name());
+                match same.filter(|_| !renew) {
+                    Some(node) => node.clone(),
+                    None => Arc::new(Node::new(member)),
+                }
+            }));
+        });
+        self.sync();
+    }
+
+    /// Asks who the nodes are, in the runtime of the caller.
+    fn begin_discovery(self: &Arc<Self>) {
+        let Ok(runtime) = Handle::try_current() else { return };
+        let (discover, task) = &mut *self.discovery.lock();
+        let Some(discover) = discover.clone().filter(|_| task.is_none()) else {
+            return;
+        };
+        let asking = discover::keep(self.shared.clone(), Arc::downgrade(self), discover);
+        *task = Some(runtime.spawn(asking).abort_handle());
+    }
+
+    fn has_discovery(&self) -> bool {
+        self.discovery.lock().0.is_some()
+    }
+
     /// One task for each node, and none for those that have gone.
     fn sync(&self) {
         let nodes = self.shared.nodes.load_full();
-        let active = nodes.len() > 1 && !self.shared.config.load().mode.is_off();
+        let stopped = self.stopped.load(Ordering::Acquire);
+        let active = nodes.len() > 1 && !stopped && !self.shared.config.load().mode.is_off();
         self.active.store(active, Ordering::Release);
         let Ok(runtime) = Handle::try_current() else { return };
         let mut running = self.running.lock();
@@ -100,12 +149,26 @@ impl Cluster {
             started: AtomicBool::new(false),
             active: AtomicBool::new(false),
             running: Mutex::default(),
+            discovery: Mutex::default(),
+            stopped: AtomicBool::new(false),
         });
         tasks.active.store(
             shared.nodes.load().len() > 1 && !shared.config.load().mode.is_off(),
             Ordering::Release,
         );
         Ok(Self { shared, tasks })
+    }
+
+    /// Nodes that nobody looks at but the test.
+    #[cfg(test)]
+    pub(crate) fn unwatched(
+        config: ReplicaConfig,
+        members: Vec<Member>,
+        observers: Observers,
+    ) -> Result<Self, InvalidConfig> {
+        let cluster = Self::new(config, members, observers, |_| {})?;
+        cluster.tasks.started.store(true, Ordering::Release);
+        Ok(cluster)
     }
 
     /// Whether there is anything to route: more than one node, and not switched off.
@@ -122,21 +185,49 @@ impl Cluster {
 
     /// Starts watching and waits until each node has been looked at once. `false` at the limit. Cancel-safe.
     pub async fn ready(&self, limit: Duration) -> bool {
+        let until = Instant::now() + limit;
+        if self.tasks.has_discovery() {
+            self.tasks.begin_discovery();
+            let shared = &self.shared;
+            if shared
+                .until(until, || shared.is_discovered().then_some(()))
+                .await
+                .is_none()
+            {
+                return false;
+            }
+        }
         self.start();
         if !self.is_active() {
             return true;
         }
         let nodes = self.shared.nodes.load_full();
         let looked = || nodes.iter().all(|node| node.view.lock().looks > 0).then_some(());
-        self.shared.until(Instant::now() + limit, looked).await.is_some()
+        self.shared.until(until, looked).await.is_some()
     }
 
     /// Ends the watching: nothing is routed any more, and all calls go to the primary of that moment.
     pub fn stop(&self) {
-        self.tasks.active.store(false, Ordering::Release);
-        for (_, task) in self.tasks.running.lock().drain() {
-            task.abort();
+        self.tasks.stopped.store(true, Ordering::Release);
+        self.tasks.abort();
+    }
+
+    /// Asks `discover` who the nodes are: now, every [`ReplicaConfig::discovery_interval`], and when the primary is lost.
+    /// Its answer takes the place of all nodes that there are; those whose names it repeats stay as they are. An error or
+    /// an empty list changes nothing. Outside of a runtime it begins with [`Cluster::ready`].
+    pub fn discover<F, E>(&self, discover: impl Fn() -> F + Send + Sync + 'static)
+    where
+        F: Future<Output = Result<Vec<Member>, E>> + Send + 'static,
+        E: Into<AnyError>,
+    {
+        {
+            let (who, task) = &mut *self.tasks.discovery.lock();
+            *who = Some(discover::boxed(discover));
+            if let Some(task) = task.take() {
+                task.abort();
+            }
         }
+        self.tasks.begin_discovery();
     }
 
     /// Swaps the settings; nodes stay.
@@ -157,51 +248,36 @@ impl Cluster {
 
     /// Adds a node; one of the same name is replaced, for example to give it another password.
     pub fn add(&self, member: Member) {
-        self.change(|nodes| {
+        self.shared.change(|nodes| {
             nodes.retain(|node| node.member.name() != member.name());
             nodes.push(Arc::new(Node::new(member)));
         });
+        self.tasks.sync();
     }
 
-    /// Removes a node by its name; `false` when there is none. Reads that run on it end there.
+    /// Removes a node by its name; `false` when there is none, or no other one. Reads that run on it end there. When writes
+    /// went to it, none go out until it is known where to.
     pub fn remove(&self, name: &str) -> bool {
         let mut removed = false;
-        self.change(|nodes| {
+        self.shared.change(|nodes| {
             let before = nodes.len();
             nodes.retain(|node| &**node.member.name() != name);
-            removed = nodes.len() < before;
+            removed = nodes.len() < before && !nodes.is_empty();
         });
+        self.tasks.sync();
         removed
     }
 
-    /// Makes these the nodes: those whose names are known already stay as they are, unless `renew`.
+    /// Makes these the nodes: those whose names are known already stay as they are, unless `renew`. None at all changes
+    /// nothing.
     pub fn set_members(&self, members: Vec<Member>, renew: bool) {
-        self.change(|nodes| {
-            let known = std::mem::take(nodes);
-            nodes.extend(distinct(members).into_iter().map(|member| {
-                let same = known.iter().find(|node| node.member.name() == member.name());
-                match same.filter(|_| !renew) {
-                    Some(node) => node.clone(),
-                    None => Arc::new(Node::new(member)),
-                }
-            }));
-        });
+        self.tasks.become_members(members, renew);
     }
 
-    fn change(&self, change: impl FnOnce(&mut Vec<Arc<Node>>)) {
-        {
-            // Under the head's lock, so that changes follow one another.
-            let mut head = self.shared.head.lock();
-            let before = self.shared.nodes.load_full();
-            let mut nodes = Vec::clone(&before);
-            change(&mut nodes);
-            let primary = before.iter().find(|node| head.primary == Some(node.id));
-            let renewed = primary.and_then(|old| nodes.iter().find(|node| node.member.name() == old.member.name()));
-            head.primary = renewed.or(nodes.first()).map(|node| node.id);
-            self.shared.nodes.store(Arc::new(nodes));
-            self.shared.generation.fetch_add(1, Ordering::Release);
-        }
-        self.tasks.sync();
+    /// The nodes that there are.
+    pub fn members(&self) -> Vec<Member> {
+        let nodes = self.shared.nodes.load();
+        nodes.iter().map(|node| node.member.clone()).collect()
     }
 
     /// The node that writes go to.
@@ -223,12 +299,21 @@ impl Cluster {
     /// known yet. `None` for a session that has seen nothing.
     ///
     /// # Errors
-    /// [`CausalError::NoPosition`](db_core::CausalError::NoPosition) when no primary answers within
+    /// [`CausalError::NoPosition`] when no primary answers within
     /// [`ReplicaConfig::probe_timeout`]. Cancel-safe.
     pub async fn token(&self, session: &CausalSession) -> Result<Option<CausalToken>> {
         self.start();
         let limit = Instant::now() + self.shared.config.load().probe_timeout;
         causality::token(&self.shared, session, limit).await
+    }
+
+    /// A moment before which everything that the token has seen was committed, by what is known without asking anybody:
+    /// for whoever compares it with the age of an answer. `None` when nothing is known.
+    ///
+    /// # Errors
+    /// [`CausalError`] when the token can't be honoured, by what is known so far.
+    pub fn passed(&self, token: CausalToken) -> Result<Option<Instant>, CausalError> {
+        self.shared.passed(token)
     }
 
     /// The nodes as they were when they were last looked at, and what has been counted.

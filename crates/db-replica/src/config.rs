@@ -27,6 +27,11 @@ pub struct ReplicaConfig {
     /// go on), 10ms..=1h.
     #[serde(with = "duration")]
     pub search_interval: Duration,
+    /// The time between two questions of who the nodes are, shorter or longer by a fifth, where somebody answers them
+    /// (`discover`); they are also asked when the primary is lost. Default 30 s (own choice: the lives of most DNS records),
+    /// 100ms..=24h.
+    #[serde(with = "duration")]
+    pub discovery_interval: Duration,
     /// How long a look may take, a new connection included. Default 1 s (own choice), 10ms..=1min.
     #[serde(with = "duration")]
     pub probe_timeout: Duration,
@@ -46,8 +51,9 @@ pub struct ReplicaConfig {
     /// How long such a read waits for its place. Default 1 s (own choice), 1ms..=1min.
     #[serde(with = "duration")]
     pub fallback_wait: Duration,
-    /// How slowly an unused node's latency is forgotten. Default 1 s (own choice: with linkerd's 10 s
-    /// a hiccup is remembered for as long), 100ms..=1h.
+    /// How slowly what was measured of a node's latency is outweighed by what is measured later, and the least time
+    /// between two trials of a node that was found slow. Default 1 s (own choice: with linkerd's 10 s a hiccup is remembered
+    /// for as long), 100ms..=1h.
     #[serde(with = "duration")]
     pub latency_decay: Duration,
     /// Whether a slow read is sent to a second replica as well; the slower one is then cancelled. Default `off`.
@@ -68,6 +74,7 @@ impl Default for ReplicaConfig {
             max_connections: 0,
             poll_interval: Duration::from_secs(1),
             search_interval: Duration::from_millis(100),
+            discovery_interval: Duration::from_secs(30),
             probe_timeout: Duration::from_secs(1),
             max_lag: Duration::from_secs(10),
             max_lag_bytes: 0,
@@ -90,6 +97,7 @@ impl ReplicaConfig {
             c.range("max_connections", &self.max_connections, 0..=10_000);
             c.range("poll_interval", &self.poll_interval, 10 * MS..=HOUR);
             c.range("search_interval", &self.search_interval, 10 * MS..=HOUR);
+            c.range("discovery_interval", &self.discovery_interval, 100 * MS..=24 * HOUR);
             c.range("probe_timeout", &self.probe_timeout, 10 * MS..=MINUTE);
             c.range("max_lag", &self.max_lag, MS..=HOUR);
             c.range("max_lag_bytes", &self.max_lag_bytes, 0..=1 << 40);

@@ -54,6 +54,8 @@ pub(crate) struct Changes {
     pub(crate) moved: Option<NodeId>,
     pub(crate) lost: Option<NodeId>,
     pub(crate) split: bool,
+    /// How many nodes take writes, if that is news.
+    pub(crate) writable: Option<u32>,
 }
 
 impl Head {
@@ -63,6 +65,17 @@ impl Head {
             primary,
             ..Self::default()
         }
+    }
+
+    /// The node that writes went to has left.
+    pub(crate) fn succeed(&mut self, primary: Option<NodeId>) {
+        self.primary = primary;
+        self.writes = match primary {
+            Some(_) => Writes::Unverified,
+            None => Writes::Lost,
+        };
+        self.epoch += u64::from(primary.is_some());
+        self.trail.clear();
     }
 
     /// Takes in what a node of this cluster has shown of timelines.
@@ -89,6 +102,7 @@ impl Head {
         let best = writable.max_by_key(|&(id, timeline)| (timeline, self.primary == Some(id), std::cmp::Reverse(id)));
         let mut changes = Changes {
             split: count > 1 && self.writable <= 1,
+            writable: (count != self.writable).then_some(count),
             ..Changes::default()
         };
         self.writable = count;
@@ -238,6 +252,7 @@ mod tests {
         away.silent = 1;
         away.gone = true;
         let changes = assess(&mut head, &[view(false, 1), away]);
+        assert_eq!(changes.writable, Some(1), "the split brain is over");
         assert_eq!(
             (changes.moved, changes.lost, head.writes),
             (None, Some(2), Writes::Fenced)

@@ -40,17 +40,21 @@
 mod causality;
 mod cluster;
 mod config;
+mod discover;
 mod fallback;
 mod head;
 mod hedge;
 mod layer;
 mod load;
 mod member;
+#[cfg(test)]
+mod model_tests;
 mod node;
 mod p2c;
 mod picked;
 mod probe;
 mod readers;
+mod roster;
 mod route;
 mod routed;
 mod routing;

@@ -2,6 +2,7 @@
 
 use parking_lot::Mutex;
 use std::{
+    cmp,
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
@@ -12,13 +13,50 @@ const UNKNOWN: Duration = Duration::from_millis(1);
 /// How much of a rise one call counts for. All of it (linkerd, finagle) would send everybody to a node that is ten times
 /// slower whenever the other one hiccups.
 const RISE: f64 = 0.25;
+/// A node that was found slow is tried again by one read when it was passed over so often, which keeps its share below
+/// the hundredth that a 99th percentile would show, or when nobody has asked it for so many spans of decay.
+const PASSED_OVER: u64 = 200;
+const UNUSED: u32 = 30;
+/// Nodes whose latencies differ by less than this factor are told apart by how busy they are: a caller who asks one thing
+/// after the other uses them all.
+const ALIKE: f64 = 2.0;
 
 /// The latency of a node as an average that follows a rise within some calls and a fall slowly, and the number of calls
 /// under way.
 #[derive(Debug)]
 pub(crate) struct Load {
     outstanding: AtomicU64,
+    /// How often another node was preferred since it was chosen last.
+    passed_over: AtomicU64,
     latency: Mutex<Latency>,
+}
+
+/// A node at one moment, as one that is compared with another.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Busy {
+    nanos: f64,
+    outstanding: u64,
+    /// It is to be tried again.
+    due: bool,
+}
+
+impl Busy {
+    /// The better one is less. What was measured does not fade by itself: with many calls under way on the other node, a
+    /// tenth of that would do to send a slow one every thirtieth read.
+    pub(crate) fn compare(self, other: Self) -> cmp::Ordering {
+        if self.due != other.due {
+            return other.due.cmp(&self.due);
+        }
+        let (less, more) = (self.nanos.min(other.nanos), self.nanos.max(other.nanos));
+        if more <= less * ALIKE {
+            return self.outstanding.cmp(&other.outstanding);
+        }
+        self.cost().total_cmp(&other.cost())
+    }
+
+    fn cost(self) -> f64 {
+        self.nanos * (self.outstanding + 1) as f64
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -27,18 +65,11 @@ struct Latency {
     at: Instant,
 }
 
-impl Latency {
-    /// The average at `now`, if nothing has been measured since: an unused node is forgotten, and so tried again.
-    fn decayed(self, now: Instant, decay: Duration) -> f64 {
-        let idle = now.saturating_duration_since(self.at);
-        self.nanos * (-idle.as_secs_f64() / decay.as_secs_f64()).exp()
-    }
-}
-
 impl Load {
     pub(crate) fn new() -> Self {
         Self {
             outstanding: AtomicU64::new(0),
+            passed_over: AtomicU64::new(0),
             latency: Mutex::new(Latency {
                 nanos: UNKNOWN.as_nanos() as f64,
                 at: Instant::now(),
@@ -47,9 +78,25 @@ impl Load {
     }
 
     /// What the next call would meet.
-    pub(crate) fn cost(&self, now: Instant, decay: Duration) -> f64 {
-        let latency = *self.latency.lock();
-        latency.decayed(now, decay) * (self.outstanding() + 1) as f64
+    pub(crate) fn now(&self, now: Instant, decay: Duration) -> Busy {
+        let (latency, outstanding) = (*self.latency.lock(), self.outstanding());
+        let idle = now.saturating_duration_since(latency.at);
+        let passed_over = self.passed_over.load(Ordering::Relaxed);
+        let due = idle >= decay && (passed_over >= PASSED_OVER || (passed_over > 0 && idle >= decay * UNUSED));
+        Busy {
+            nanos: latency.nanos,
+            outstanding,
+            due: due && outstanding == 0,
+        }
+    }
+
+    /// It was chosen, or another node was.
+    pub(crate) fn compared(&self, chosen: bool) {
+        if chosen {
+            self.passed_over.store(0, Ordering::Relaxed);
+        } else {
+            self.passed_over.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn outstanding(&self) -> u64 {
@@ -109,8 +156,30 @@ mod tests {
             "one good answer proves little: {:?}",
             load.latency()
         );
-        let later = load.cost(now + 3 * DECAY, DECAY);
-        assert!(later < 10e6, "an unused node is forgotten: {later}");
+        let later = now + 100 * MS + 2 * DECAY;
+        let due = |load: &Load, at| load.now(at, DECAY).due;
+        assert!(!due(&load, later), "nobody has passed it over");
+        for _ in 0..PASSED_OVER {
+            load.compared(false);
+        }
+        assert!(!due(&load, now + 101 * MS), "it was asked just now");
+        assert!(due(&load, later), "it is tried again");
+        load.begin();
+        assert!(!due(&load, later), "by one call at a time");
+        load.end();
+        load.compared(true);
+        assert!(!due(&load, later), "and not by the next one");
+        load.measured(4 * MS, later, DECAY);
+        assert!(
+            load.latency() < 25 * MS,
+            "what it says then counts: {:?}",
+            load.latency()
+        );
+        load.compared(false);
+        assert!(
+            due(&load, later + 31 * DECAY),
+            "where there is little to do, after a while"
+        );
 
         let steady = Load::new();
         steady.measured(4 * MS, now, DECAY);
@@ -126,13 +195,32 @@ mod tests {
     fn calls_under_way_cost() {
         let (load, now) = (Load::new(), Instant::now());
         load.given_up(10 * MS, now);
-        let alone = load.cost(now, DECAY);
+        let alone = load.now(now, DECAY).cost();
         load.begin();
-        assert!((load.cost(now, DECAY) / alone - 2.0).abs() < 1e-9);
+        assert!((load.now(now, DECAY).cost() / alone - 2.0).abs() < 1e-9);
         load.end();
         load.given_up(5 * MS, now);
         assert_eq!(load.latency(), 10 * MS, "giving up early says nothing");
         load.given_up(50 * MS, now);
         assert_eq!(load.latency(), 50 * MS);
+    }
+
+    #[test]
+    fn the_better_of_two() {
+        let busy = |ms: f64, outstanding, due| Busy {
+            nanos: ms * 1e6,
+            outstanding,
+            due,
+        };
+        use cmp::Ordering::{Equal, Greater, Less};
+        assert_eq!(busy(3.0, 0, false).compare(busy(5.0, 0, false)), Equal, "about as fast");
+        assert_eq!(busy(5.0, 1, false).compare(busy(3.0, 2, false)), Less, "and less to do");
+        assert_eq!(busy(40.0, 0, false).compare(busy(4.0, 8, false)), Greater);
+        assert_eq!(
+            busy(40.0, 0, false).compare(busy(4.0, 10, false)),
+            Less,
+            "nine others are before"
+        );
+        assert_eq!(busy(40.0, 0, true).compare(busy(4.0, 0, false)), Less, "it is its turn");
     }
 }

@@ -45,6 +45,8 @@ pub(crate) struct Counts {
     pub(crate) reads: AtomicU64,
     pub(crate) faults: AtomicU64,
     pub(crate) hedges: AtomicU64,
+    /// Reads that it ran as the primary, in place of replicas.
+    pub(crate) in_place: AtomicU64,
 }
 
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! The better of two at random.
 
 use crate::readers::Reader;
-use std::{sync::Arc, time::Duration};
+use std::{cmp::Ordering, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 /// Of the readers that `allows` lets through, two at random, and the cheaper of the two. With all readers compared, every
@@ -27,11 +27,17 @@ pub(crate) fn pick<S>(
         }
     }
     let now = Instant::now();
-    let cost = |reader: &Reader<S>| reader.node.load.cost(now, decay);
-    match (first, second) {
-        (Some(first), Some(second)) if cost(second) < cost(first) => Some(second.clone()),
+    let busy = |reader: &Reader<S>| reader.node.load.now(now, decay);
+    let (Some(first), Some(second)) = (first, second) else {
+        return first.cloned();
+    };
+    let second_is_better = match busy(second).compare(busy(first)) {
+        Ordering::Less => true,
         // Equals alternate: the sample is in the order of the list.
-        (Some(first), Some(second)) if cost(second) == cost(first) && fastrand::bool() => Some(second.clone()),
-        (first, _) => first.cloned(),
-    }
+        Ordering::Equal => fastrand::bool(),
+        Ordering::Greater => false,
+    };
+    first.node.load.compared(!second_is_better);
+    second.node.load.compared(second_is_better);
+    Some(if second_is_better { second } else { first }.clone())
 }

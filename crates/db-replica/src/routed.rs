@@ -195,6 +195,9 @@ impl<S> Routing<S> {
         Op: Operation + ?Sized,
     {
         let place = self.place(call).await?;
+        if let Some(primary) = self.shared().primary() {
+            primary.counts.in_place.fetch_add(1, Ordering::Relaxed);
+        }
         let out = self.on_primary(call, op, false).await;
         drop(place);
         out

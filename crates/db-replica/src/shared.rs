@@ -10,7 +10,7 @@ use crate::{
     watch::Silence,
 };
 use arc_swap::ArcSwap;
-use db_core::{CausalToken, Error, Event, NodeId, Observers};
+use db_core::{CausalError, CausalToken, Error, Event, NodeId, Observers};
 use parking_lot::Mutex;
 use std::{
     sync::{
@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    sync::watch,
+    sync::{Notify, watch},
     time::{Instant, timeout_at},
 };
 
@@ -36,8 +36,12 @@ pub(crate) struct Shared {
     pub(crate) generation: AtomicU64,
     pub(crate) head: Mutex<Head>,
     /// Whether writes may go out: `head.writes`, without the lock.
-    open: AtomicBool,
-    follow: Follow,
+    pub(crate) open: AtomicBool,
+    pub(crate) follow: Follow,
+    /// Asks for the nodes anew.
+    pub(crate) rediscover: Notify,
+    /// They have been found out once.
+    found_out: AtomicBool,
     /// Told after every look.
     progress: watch::Sender<u64>,
     /// Reads that wait for a replica to replay something.
@@ -55,6 +59,8 @@ impl Shared {
             head: Mutex::new(head),
             open: AtomicBool::new(true),
             follow,
+            rediscover: Notify::new(),
+            found_out: AtomicBool::new(false),
             progress: watch::Sender::new(0),
             waiting: AtomicUsize::new(0),
         }
@@ -83,6 +89,16 @@ impl Shared {
         self.head.lock().epoch
     }
 
+    /// The nodes have been found out.
+    pub(crate) fn discovered(&self) {
+        self.found_out.store(true, Ordering::Release);
+        self.tell_progress();
+    }
+
+    pub(crate) fn is_discovered(&self) -> bool {
+        self.found_out.load(Ordering::Acquire)
+    }
+
     /// The pause before the next look when nobody waits.
     pub(crate) fn pace(&self) -> Duration {
         let config = self.config.load();
@@ -101,22 +117,19 @@ impl Shared {
 
     /// The answer to a short question; `false` when the node has changed its role.
     pub(crate) fn glanced(&self, node: &Node, at: Instant, glimpse: Glimpse) -> bool {
-        let primary = {
+        {
             let mut head = self.head.lock();
             let known = node.view.lock().found;
             if known.is_none_or(|known| known.standby != glimpse.standby) {
                 return false;
             }
-            let primary = head.primary == Some(node.id) && head.writes == Writes::Open && !glimpse.standby;
-            if primary {
+            if head.primary == Some(node.id) && head.writes == Writes::Open && !glimpse.standby {
                 head.trail.push(at, glimpse.lsn);
             }
-            primary
-        };
-        node.moved_to(at, glimpse.lsn);
-        if primary || self.waiting.load(Ordering::Relaxed) > 0 {
-            self.tell_progress();
         }
+        node.moved_to(at, glimpse.lsn);
+        // Whoever waits for this node's answer must hear of it: a read, or a session that asks for its token.
+        self.tell_progress();
         true
     }
 
@@ -209,6 +222,10 @@ impl Shared {
             self.observers.tell(|| Event::PrimaryLost { node: node.name() });
             // Whoever else may be it is asked at once.
             self.nudge_all();
+            self.rediscover.notify_one();
+        }
+        if let Some(nodes) = changes.writable {
+            self.observers.tell(|| Event::WritableNodes { nodes });
         }
         if changes.split {
             let (nodes, timeline) = {
@@ -237,7 +254,7 @@ impl Shared {
         }
     }
 
-    fn tell_progress(&self) {
+    pub(crate) fn tell_progress(&self) {
         self.progress.send_modify(|looks| *looks = looks.wrapping_add(1));
     }
 
@@ -272,6 +289,37 @@ impl Shared {
         }
         self.primary()?.nudge.notify_one();
         self.until(limit, known).await
+    }
+
+    /// A position that covers what a read on `node` showed that ended at `at`: what the node has replayed since, or where
+    /// the primary is since, whichever of the two answers first.
+    pub(crate) async fn shown_after(&self, node: Option<&Node>, at: Instant, limit: Instant) -> Option<CausalToken> {
+        let known = || {
+            let replayed = node.and_then(|node| node.replayed_since(at));
+            replayed.or_else(|| self.head.lock().covering(at))
+        };
+        if let Some(token) = known() {
+            return Some(token);
+        }
+        if let Some(node) = node {
+            node.nudge.notify_one();
+        }
+        if let Some(primary) = self.primary() {
+            primary.nudge.notify_one();
+        }
+        self.until(limit, known).await
+    }
+
+    /// When the primary was known to be beyond what the token has seen: whoever reads what was committed before that
+    /// moment sees it. `None` when it is not known to be beyond.
+    pub(crate) fn passed(&self, token: CausalToken) -> Result<Option<Instant>, CausalError> {
+        let head = self.head.lock();
+        head.check(token)?;
+        Ok(match token.timeline == head.timeline {
+            true => head.trail.beyond(token.lsn),
+            // Taken over by a promotion: it was there when the new timeline began.
+            false => head.timeline_since,
+        })
     }
 
     /// Waits until `pick` finds a replica, looking closely meanwhile.

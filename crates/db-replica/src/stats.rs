@@ -33,6 +33,8 @@ pub struct NodeStats {
     pub outstanding: u64,
     /// Reads that it answered.
     pub reads: u64,
+    /// Reads that it ran as the primary since no replica could serve them.
+    pub in_place: u64,
     /// Reads that failed through its own fault.
     pub faults: u64,
     /// Reads that it got because another node was slow.
@@ -89,6 +91,7 @@ impl ClusterStats {
                 latency: node.load.latency(),
                 outstanding: node.load.outstanding(),
                 reads: load(&node.counts.reads),
+                in_place: load(&node.counts.in_place),
                 faults: load(&node.counts.faults),
                 hedges: load(&node.counts.hedges),
                 looks: view.looks,

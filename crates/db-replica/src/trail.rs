@@ -61,6 +61,16 @@ impl Trail {
             .map(|sample| sample.lsn)
     }
 
+    /// When the primary was first seen beyond this position, not just at it: a write that ends there may have become
+    /// visible only after a question that found the log's end there.
+    pub(crate) fn beyond(&self, lsn: Lsn) -> Option<Instant> {
+        let first = self.samples.partition_point(|sample| sample.lsn <= lsn);
+        let kept = self.samples.get(first).copied();
+        kept.or(self.latest)
+            .filter(|sample| sample.lsn > lsn)
+            .map(|sample| sample.at)
+    }
+
     /// The newest position.
     pub(crate) fn latest(&self) -> Option<Lsn> {
         self.latest.map(|latest| latest.lsn)
@@ -103,6 +113,18 @@ mod tests {
         assert_eq!(trail.covering(at(1)), Some(Lsn(20)));
         assert_eq!(trail.covering(at(2001)), Some(Lsn(31)), "the latest counts, too");
         assert_eq!(trail.covering(at(2011)), None, "nobody has asked since");
+    }
+
+    #[test]
+    fn beyond_is_not_at() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let trail = trail(start, &[(0, 10), (1000, 20), (2000, 20), (3000, 30), (3010, 31)]);
+        assert_eq!(trail.beyond(Lsn(5)), Some(at(0)));
+        assert_eq!(trail.beyond(Lsn(10)), Some(at(1000)));
+        assert_eq!(trail.beyond(Lsn(20)), Some(at(3000)));
+        assert_eq!(trail.beyond(Lsn(30)), Some(at(3010)), "the latest counts, too");
+        assert_eq!(trail.beyond(Lsn(31)), None);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use crate::{
     cached::CacheTask,
     config::DbConfig,
     db::{Db, Inner},
+    discover::{self, Discovery},
     endpoint,
     health::Patient,
     node::NodeParts,
@@ -19,7 +20,7 @@ use db_pool::{OptionsSource, Pool, PoolBuilder};
 use db_retry::{RetryLayer, RetryParts, RetryPolicy};
 use db_timeout::TimeoutLayer;
 use sqlx::{PgPool, postgres::PgConnectOptions};
-use std::{fmt, sync::Arc};
+use std::{fmt, future::Future, sync::Arc};
 
 /// Collects settings; see [`Db::builder`].
 #[derive(Default)]
@@ -28,6 +29,7 @@ pub struct DbBuilder {
     url: Option<String>,
     options: Option<PgConnectOptions>,
     source: Option<OptionsSource>,
+    discovery: Option<Discovery>,
     observers: Observers,
 }
 
@@ -58,6 +60,34 @@ impl DbBuilder {
     #[must_use]
     pub fn options_from(mut self, source: OptionsSource) -> Self {
         self.source = Some(source);
+        self
+    }
+
+    /// Who the nodes are is asked of `nodes`, which answers with the URLs of all of them, the primary's included: at the
+    /// start, every `replica.discovery_interval`, and when the primary is lost. Which one is the primary is found out. What
+    /// a URL leaves out is as for the connection. The answer takes the place of `replica.urls` and of the connection's own
+    /// host; an error or an empty list changes nothing. [`dns_nodes`](crate::dns_nodes) is such a question.
+    ///
+    /// It begins with [`DbBuilder::connect`], or with [`DbBuilder::build`] inside of a runtime.
+    ///
+    /// ```no_run
+    /// # async fn example() -> db_stack::Result<()> {
+    /// use db_stack::{Db, dns_nodes};
+    ///
+    /// let db = Db::builder()
+    ///     .url("postgres://app@db-headless.prod.svc/app")
+    ///     .discover(dns_nodes("db-headless.prod.svc", 5432))
+    ///     .connect()
+    ///     .await?;
+    /// # drop(db); Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn discover<F, E>(mut self, nodes: impl Fn() -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = std::result::Result<Vec<String>, E>> + Send + 'static,
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        self.discovery = Some(discover::boxed(nodes));
         self
     }
 
@@ -189,9 +219,13 @@ impl DbBuilder {
             replicas,
             options: ArcSwap::from_pointee(options.clone()),
             own_options,
+            discovers: self.discovery.is_some(),
         };
         let inner = Arc::new(inner);
         inner.telemetry.read_from(&inner);
+        if let Some(discovery) = self.discovery {
+            discover::keep(&inner, discovery);
+        }
         Ok(Db {
             inner,
             call: Call::default(),

@@ -58,6 +58,8 @@ pub(crate) struct Inner {
     pub(crate) options: ArcSwap<PgConnectOptions>,
     /// Built from sqlx's own options or pool: the configuration does not know the address.
     pub(crate) own_options: bool,
+    /// Somebody else names the nodes.
+    pub(crate) discovers: bool,
 }
 
 impl Inner {

@@ -23,9 +23,12 @@
 mod acquire;
 mod builder;
 mod cached;
+#[cfg(feature = "axum")]
+mod carry;
 pub mod config;
 mod copy;
 mod db;
+mod discover;
 mod endpoint;
 mod events;
 mod executor;
@@ -54,6 +57,8 @@ mod warm;
 
 pub use builder::DbBuilder;
 pub use cached::{CacheHandle, CacheableQuery, Cached};
+#[cfg(feature = "axum")]
+pub use carry::Carry;
 pub use config::DbConfig;
 pub use db::Db;
 pub use db_cache::{Answer, CacheCalls, CacheStats, Fetch as CacheFetch, Freshness, Key as CacheKey};
@@ -77,6 +82,7 @@ pub use db_pool::{
 pub use db_replica::{Cluster, ClusterStats, NodeStats, ReplicaStats, Standing, Writes};
 pub use db_retry::{CauseStats, Durations, RetryBudget, RetryStats, TransactionStats};
 pub use db_timeout::{ClassLimits, TimeoutStats};
+pub use discover::dns_nodes;
 pub use events::Events;
 pub use lease::Lease;
 pub use listener::{Listener, Message};

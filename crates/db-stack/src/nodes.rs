@@ -46,11 +46,7 @@ fn beside(options: &PgConnectOptions, url: &Url) -> Option<PgConnectOptions> {
     let text = |text: &str| Some(percent_decode_str(text).decode_utf8().ok()?.into_owned());
     // sqlx knows every way to write a host, a port and a socket.
     let place = PgConnectOptions::from_str(url.as_str()).ok()?;
-    let mut options = options.clone().port(place.get_port());
-    options = match place.get_socket() {
-        Some(folder) => options.socket(folder),
-        None => options.host(place.get_host()),
-    };
+    let mut options = at(options, &place);
     if !url.username().is_empty() {
         options = options.username(&text(url.username())?);
     }
@@ -65,6 +61,15 @@ fn beside(options: &PgConnectOptions, url: &Url) -> Option<PgConnectOptions> {
         options = options.ssl_mode(mode);
     }
     Some(options)
+}
+
+/// The same options for the host and port of another one.
+fn at(options: &PgConnectOptions, place: &PgConnectOptions) -> PgConnectOptions {
+    let options = options.clone().port(place.get_port());
+    match place.get_socket() {
+        Some(folder) => options.socket(folder),
+        None => options.host(place.get_host()),
+    }
 }
 
 /// The pool for reads on a node: as large as the primary's unless the configuration says otherwise.
@@ -88,10 +93,13 @@ pub(crate) fn routed(
     let now = config.load();
     let following = leases.get_ref().clone();
     let anew = breaker.clone();
+    let cache = parts.cache.clone();
     let follow = move |node: &Member| {
         following.set_options(node.options().clone());
         // What it knows is about the node of before.
         anew.reset();
+        // So is what is kept, and what is heard.
+        cache.failed_over();
     };
     let cluster = Cluster::new(now.replica.clone(), members, parts.observers.clone(), follow)?;
     let writer = NodeStack::behind(leases.clone(), breaker.clone(), &parts);
@@ -115,12 +123,23 @@ pub(crate) fn reload(inner: &Inner, before: &DbConfig, config: DbConfig) -> Resu
     if moved || (config.session != before.session && !inner.own_options) {
         inner.options.store(Arc::new(config.connect_options()?));
     }
-    let members = members(&config, &inner.options.load(), inner.own_options)?;
+    let members = match inner.discovers {
+        false => members(&config, &inner.options.load(), inner.own_options)?,
+        // Those that were named last, with the new settings.
+        true => {
+            let options = inner.options.load();
+            let known = inner.replicas.cluster().members();
+            known
+                .iter()
+                .map(|member| Member::new(at(&options, member.options())))
+                .collect()
+        }
+    };
     let (replica, pool) = (config.replica.clone(), reader_pool(&config));
     let primary_connections = config.pool.max_connections;
     let breaker = config.breaker.clone();
     let session = (config.session != before.session).then(|| config.session.clone());
-    let nodes_changed = config.replica.urls != before.replica.urls;
+    let nodes_changed = config.replica.urls != before.replica.urls && !inner.discovers;
     inner.config.store(Arc::new(config));
     let cluster = inner.replicas.cluster();
     cluster.reload(replica)?;

@@ -129,6 +129,15 @@ impl Read for Layers {
         readings.gauge(Id::CacheBytes, &[], cache.bytes as f64);
         let deaf = cache.listening == Some(false);
         readings.gauge(Id::CacheListening, &[], f64::from(u8::from(!deaf)));
+        let routed = inner.replicas.cluster();
+        if routed.is_active() {
+            for node in &routed.stats().nodes {
+                readings.total(Id::ReplicaReads, &[&node.name], node.reads + node.in_place);
+                if let Some(lag) = node.lag.filter(|_| !node.primary) {
+                    readings.gauge(Id::ReplicaLag, &[&node.name], lag.as_secs_f64());
+                }
+            }
+        }
         let leases = inner.leaks.leases();
         let suspects = leases.open.iter().filter(|lease| lease.suspected.is_some());
         readings.gauge(Id::LeakSuspects, &[], suspects.count() as f64);

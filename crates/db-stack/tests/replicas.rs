@@ -1,10 +1,14 @@
 //! `Db` over a primary and a replica: where calls go, what sessions see, what a failover does to transactions.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
-use db_stack::{CausalToken, Db, DbBuilder, Error, config::DbConfig};
+use db_stack::{CausalToken, Db, DbBuilder, Error, Mode, config::DbConfig};
 use db_testkit::Postgres;
 use sqlx::Row;
-use std::time::Duration;
+use std::{
+    future::ready,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 use tokio::time::{Instant, sleep};
 
 const SOON: Duration = Duration::from_secs(20);
@@ -176,6 +180,24 @@ async fn transactions_and_pools_follow_a_failover() {
     write(&db, 8).await.unwrap();
     assert_eq!(read(&db.session()).await.unwrap(), 8);
     assert_eq!(db.replicas().cluster.moves, 1);
+
+    // The old primary comes back as one, which shows for as long as it is one.
+    let writable = |nodes: u32| {
+        let line = format!("ava_db_writable_nodes {nodes}");
+        db.metrics().render().lines().any(|found| found == line)
+    };
+    until("the one is known", async || writable(1)).await;
+    primary.start_again().await.unwrap();
+    until("two take writes", async || writable(2)).await;
+    let mut admin = primary.admin().await.unwrap();
+    for sql in [
+        "ALTER SYSTEM SET default_transaction_read_only = on",
+        "SELECT pg_reload_conf()",
+    ] {
+        sqlx::raw_sql(sql).execute(&mut admin).await.unwrap();
+    }
+    until("one takes writes", async || writable(1)).await;
+    assert_eq!(db.replicas().cluster.moves, 1);
 }
 
 #[tokio::test]
@@ -200,28 +222,184 @@ async fn nodes_join_and_leave_while_it_runs() {
     assert!(db.add_node("postgres://host:0x10").is_err());
 }
 
-#[tokio::test]
-async fn kept_answers_come_from_the_primary_and_honour_tokens() {
+#[tokio::test(flavor = "multi_thread")]
+async fn somebody_else_names_the_nodes() {
     let (primary, replica) = servers().await;
-    let config = |config: &mut DbConfig| config.cache.mode = db_stack::Mode::Enforce;
-    let db = builder(&primary, &replica).configure(config).connect().await.unwrap();
-    let other = builder(&primary, &replica).configure(config).connect().await.unwrap();
-    let cached = |db: &Db| db.cached(Duration::from_secs(60));
-    let n = || sqlx::query_scalar::<_, i32>("SELECT n FROM t WHERE id = 1");
-    replica.pause_replay().await.unwrap();
-    assert_eq!(*cached(&db).fetch_one(n()).await.unwrap(), 0);
-    // The write drops the answer; the replica would still give the old one.
-    write(&db, 1).await.unwrap();
-    assert_eq!(*cached(&db).fetch_one(n()).await.unwrap(), 1);
-    // Another process has written since: whoever knows of it is not content with the answer that is kept.
-    let session = other.session();
-    write(&session, 2).await.unwrap();
-    let token = session.token().await.unwrap().unwrap();
-    assert_eq!(
-        *cached(&db).fetch_one(n()).await.unwrap(),
-        1,
-        "nobody has told this process"
+    let second = primary.replica().await.unwrap();
+    second.wait_caught_up(&primary, SOON).await.unwrap();
+    let named = Arc::new(Mutex::new(vec![format!("postgres://{}", primary.addr())]));
+    let asked = named.clone();
+    let db = Db::builder()
+        .url(&primary.url())
+        .discover(move || ready(Ok::<_, std::io::Error>(asked.lock().unwrap().clone())))
+        .configure(|config| {
+            config.replica.discovery_interval = 100 * MS;
+            config.replica.poll_interval = 100 * MS;
+            config.replica.search_interval = 20 * MS;
+        });
+    let db = db.connect().await.unwrap();
+    let name = |server: &Postgres| format!("postgres://{}", server.addr());
+    let (here, there, beside) = (
+        i32::from(primary.port()),
+        i32::from(replica.port()),
+        i32::from(second.port()),
     );
-    assert_eq!(*cached(&db.session_from(token)).fetch_one(n()).await.unwrap(), 2);
-    assert_eq!(*cached(&session).fetch_one(n()).await.unwrap(), 2);
+    assert_eq!(port(&db).await, here, "there is no other node");
+
+    *named.lock().unwrap() = vec![name(&replica), name(&primary)];
+    until("reads go to the node that has joined", async || {
+        port(&db).await == there
+    })
+    .await;
+    write(&db, 1).await.unwrap();
+    assert_eq!(
+        db.replicas().cluster.moves,
+        0,
+        "the primary is found, wherever it stands in the list"
+    );
+
+    *named.lock().unwrap() = vec![name(&primary), name(&second)];
+    until("reads go to the one that came instead", async || {
+        port(&db).await == beside
+    })
+    .await;
+    for _ in 0..20 {
+        assert_eq!(port(&db).await, beside);
+    }
+    // Trouble of whoever names them changes nothing.
+    *named.lock().unwrap() = vec!["postgres://host:0x10".to_owned()];
+    sleep(300 * MS).await;
+    assert_eq!(port(&db).await, beside);
+    named.lock().unwrap().clear();
+    sleep(300 * MS).await;
+    assert_eq!(port(&db).await, beside);
+
+    // The primary dies, and its successor is named only then.
+    *named.lock().unwrap() = vec![name(&primary)];
+    until("the replica has left", async || port(&db).await == here).await;
+    *named.lock().unwrap() = vec![name(&primary), name(&second)];
+    until("it is back", async || port(&db).await == beside).await;
+    second.wait_caught_up(&primary, SOON).await.unwrap();
+    primary.kill().await.unwrap();
+    second.promote().await.unwrap();
+    *named.lock().unwrap() = vec![name(&second)];
+    until("writes go to the only one that is named", async || {
+        write(&db, 2).await.is_ok()
+    })
+    .await;
+    assert_eq!(port(&db.primary()).await, beside);
+    db.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_read_is_sent_to_a_second_replica_and_the_first_is_cancelled() {
+    let (primary, stuck) = servers().await;
+    let other = primary.replica().await.unwrap();
+    other.wait_caught_up(&primary, SOON).await.unwrap();
+    let connect = async |share: f64| {
+        let db = Db::builder().url(&primary.url()).configure(|config| {
+            config.replica.urls = format!("{},{}", stuck.url(), other.url()).as_str().into();
+            config.replica.hedge = Mode::Enforce;
+            config.replica.hedge_after = 20 * MS;
+            config.replica.hedge_share = share;
+        });
+        let db = db.connect().await.unwrap();
+        assert!(db.nodes_ready(SOON).await);
+        db
+    };
+    let (db, strict) = (connect(0.25).await, connect(0.0).await);
+    // Something is saved up, and nothing where nothing may be sent twice. A connection that is opened first makes a node
+    // look slow.
+    for db in [&db, &strict] {
+        until("both replicas are read", async || {
+            read(db).await.unwrap();
+            let nodes = db.replicas().cluster.nodes;
+            nodes.iter().filter(|node| node.reads >= 40).count() == 2
+        })
+        .await;
+    }
+    let before = db.replicas();
+
+    // One replica is stopped where it holds a lock that the other one has replayed the end of.
+    let mut admin = primary.admin().await.unwrap();
+    sqlx::raw_sql("BEGIN; LOCK TABLE t IN ACCESS EXCLUSIVE MODE")
+        .execute(&mut admin)
+        .await
+        .unwrap();
+    // The lock is in the log once something behind it is flushed.
+    let mut beside = primary.admin().await.unwrap();
+    sqlx::raw_sql("CREATE TABLE behind ()")
+        .execute(&mut beside)
+        .await
+        .unwrap();
+    stuck.wait_caught_up(&primary, SOON).await.unwrap();
+    stuck.pause_replay().await.unwrap();
+    sqlx::raw_sql("ROLLBACK; CREATE TABLE after ()")
+        .execute(&mut admin)
+        .await
+        .unwrap();
+    other.wait_caught_up(&primary, SOON).await.unwrap();
+
+    let mut reads = 0;
+    until(
+        "a read goes to the one that is stuck, and is answered by the other",
+        async || {
+            let since = Instant::now();
+            read(&db).await.unwrap();
+            assert!(since.elapsed() < Duration::from_secs(5), "nobody waits for the lock");
+            reads += 1;
+            db.replicas().hedges_won > before.hedges_won
+        },
+    )
+    .await;
+    let after = db.replicas();
+    let hedges = after.hedges - before.hedges;
+    assert!(
+        (1..=11 + reads / 4).contains(&hedges),
+        "what is saved up, and a quarter of the reads: {after:?}"
+    );
+    let mut admin = stuck.admin().await.unwrap();
+    let mut waiting = async || {
+        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'SELECT n%'";
+        sqlx::query_scalar::<_, i64>(waiting)
+            .fetch_one(&mut admin)
+            .await
+            .unwrap()
+    };
+    until("the one that lost is cancelled on its server", async || {
+        waiting().await == 0
+    })
+    .await;
+
+    // Without a budget nothing is sent twice: the read waits where it was sent.
+    let impatient = strict.timeout(200 * MS);
+    until("a read waits for the lock", async || read(&impatient).await.is_err()).await;
+    assert_eq!(strict.replicas().hedges, 0);
+    stuck.resume_replay().await.unwrap();
+    db.close().await;
+    strict.close().await;
+}
+
+#[tokio::test]
+async fn lag_and_reads_of_each_node_are_exported() {
+    let (primary, replica) = servers().await;
+    let db = builder(&primary, &replica).connect().await.unwrap();
+    assert!(db.nodes_ready(SOON).await);
+    for _ in 0..5 {
+        read(&db).await.unwrap();
+    }
+    let text = db.metrics().render();
+    let there = replica.addr().to_string();
+    let line = |metric: &str| {
+        let mut lines = text.lines().filter(|line| line.starts_with(&format!("ava_{metric}{{")));
+        lines.find(|line| line.contains(&there)).map(str::to_owned)
+    };
+    let reads = line("db_replica_reads_total").unwrap_or_else(|| panic!("{text}"));
+    assert!(reads.ends_with(" 5"), "{reads}");
+    assert!(line("db_replica_lag_seconds").is_some(), "{text}");
+    let plain = Db::connect(&primary.url()).await.unwrap();
+    read(&plain).await.unwrap();
+    assert!(!plain.metrics().render().contains("db_replica_reads_total{node"));
+    db.close().await;
+    plain.close().await;
 }

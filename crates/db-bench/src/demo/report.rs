@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
-use db_stack::{CloseReason, PoolStats, RetryStats};
+use db_stack::{CloseReason, PoolStats, ReplicaStats, RetryStats};
 
 use crate::demo::{
     analyst::Answers,
@@ -22,6 +22,9 @@ pub(crate) struct Report {
     pub(crate) forgotten: Forgotten,
     pub(crate) stats: PoolStats,
     pub(crate) retries: Option<RetryStats>,
+    pub(crate) replicas: Option<ReplicaStats>,
+    /// How far the replica was seen behind at most.
+    pub(crate) longest_lag: Duration,
 }
 
 impl Report {
@@ -35,6 +38,8 @@ impl Report {
             forgotten: Forgotten::default(),
             stats: PoolStats::default(),
             retries: None,
+            replicas: None,
+            longest_lag: Duration::ZERO,
         }
     }
 
@@ -51,6 +56,8 @@ impl Report {
             *self.tally.errors.entry(name).or_default() += times;
         }
         self.tally.declined += tally.declined;
+        self.tally.looked_up += tally.looked_up;
+        self.tally.unseen += tally.unseen;
         self.ledger.join(tally.ledger);
     }
 
@@ -61,9 +68,35 @@ impl Report {
         if let Some(retries) = &self.retries {
             println!("{}", transactions(retries));
         }
+        if let Some(replicas) = &self.replicas {
+            println!("{}", self.replica(replicas));
+        }
         println!("{}", self.analytics());
         println!("{}", self.leaks());
         println!("{}", self.pool());
+    }
+
+    /// Whether somebody did not see what they had just written.
+    pub(crate) fn is_stale(&self) -> bool {
+        self.tally.unseen > 0
+    }
+
+    fn replica(&self, stats: &ReplicaStats) -> Table {
+        let mut table = table(["a replica that falls behind and catches up", ""]);
+        let (there, here) = (stats.replica_reads, stats.fallbacks);
+        let share = there as f64 * 100.0 / (there + here).max(1) as f64;
+        let unseen = usize::try_from(self.tally.unseen).unwrap_or(usize::MAX);
+        let rows = [
+            ("behind at most", format!("{:.1} s", self.longest_lag.as_secs_f64())),
+            ("reads that it answered", format!("{there} ({share:.1} %)")),
+            ("reads on the primary in its place", here.to_string()),
+            ("orders looked up right after", self.tally.looked_up.to_string()),
+            ("of these not seen", mark(unseen)),
+        ];
+        for (what, figure) in rows {
+            table.add_row([what.to_owned(), figure]);
+        }
+        table
     }
 
     fn analytics(&self) -> Table {

@@ -91,6 +91,9 @@ pub(crate) struct Tally {
     pub(crate) errors: BTreeMap<String, u64>,
     /// Orders that the balance did not allow.
     pub(crate) declined: u64,
+    /// Orders that their session looked up right after they were placed, and those of them that it did not see.
+    pub(crate) looked_up: u64,
+    pub(crate) unseen: u64,
     pub(crate) ledger: Ledger,
 }
 
@@ -169,7 +172,8 @@ impl Trader {
             quantity: self.dice.i64(1..=20),
             brokers: self.brokers(),
         };
-        let (db, id) = (self.db.clone(), order.id);
+        // One session: what it reads after its order shows the order, whichever node answers.
+        let (db, id) = (self.db.session(), order.id);
         let committing = Arc::new(AtomicBool::new(false));
         let answer = timeout(PATIENCE, order.place(&db, committing.clone())).await;
         let fate = match &answer {
@@ -185,6 +189,11 @@ impl Trader {
         match answer {
             Ok(Ok(placed)) => {
                 self.tally.declined += u64::from(!placed);
+                if placed {
+                    let found = within(placed_order(&db, id)).await?;
+                    self.tally.looked_up += 1;
+                    self.tally.unseen += u64::from(!found);
+                }
                 Ok(())
             }
             Ok(Err(error)) => Err(name(&error)),
@@ -269,6 +278,12 @@ async fn within<T>(call: impl Future<Output = Result<T, Error>>) -> Result<T, St
 async fn quote(db: &Db, symbol: &str) -> Result<i64, Error> {
     let ask = sqlx::query_scalar("SELECT ask FROM quotes WHERE symbol = $1 ORDER BY at DESC LIMIT 1");
     Ok(ask.bind(symbol).fetch_one(db).await?)
+}
+
+/// Whether an order is there.
+async fn placed_order(db: &Db, id: OrderId) -> Result<bool, Error> {
+    let quantity = sqlx::query_scalar::<_, i64>("SELECT quantity FROM orders WHERE client_id = $1::text::uuid");
+    Ok(quantity.bind(id.to_string()).fetch_optional(db).await?.is_some())
 }
 
 async fn look_up(db: &Db, account: i64) -> Result<(), Error> {

@@ -1,7 +1,7 @@
 //! Pairs of a write and a read over replicas whose lag swings: no read shows the past.
 
 mod reader;
-mod swing;
+pub(super) mod swing;
 
 use std::{
     sync::{
@@ -36,7 +36,7 @@ pub(crate) async fn run(quick: bool) -> anyhow::Result<Verdict> {
     if let Ok(urls) = std::env::var(reader::URLS) {
         return reader::serve(&urls).await;
     }
-    let pairs: u64 = if quick { 600 } else { 20_000 };
+    let pairs: u64 = if quick { 4_000 } else { 20_000 };
     let primary = Postgres::start().await.context("no throwaway PostgreSQL")?;
     let replicas = [primary.replica().await?, primary.replica().await?];
     let urls: Vec<String> = replicas.iter().map(Postgres::url).collect();

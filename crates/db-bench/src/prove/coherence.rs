@@ -17,12 +17,13 @@ use serde::{Deserialize, Serialize};
 use sqlx::{AssertSqlSafe, PgConnection};
 use tokio::{process::Command, task::JoinSet, time::sleep};
 
-use crate::prove::{Verdict, coherence::check::Checked, findings::Findings, rig};
+use crate::prove::{Verdict, causality::swing::Swing, coherence::check::Checked, findings::Findings, rig};
 
 const PROCESSES: u32 = 2;
 const TASKS: u32 = 8;
 const TABLES: u32 = 8;
 const CELLS: u32 = 8;
+const SOON: Duration = Duration::from_secs(20);
 /// Tells a child what to do.
 const CHILD: &str = "DB_STACK_COHERENCE_CHILD";
 /// A listening connection that does not prove alive for two of these is given up.
@@ -34,6 +35,8 @@ const BOUND: Duration = Duration::from_millis(1500);
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Order {
     url: String,
+    /// With commas.
+    replicas: String,
     process: u32,
     seconds: u64,
     least: u64,
@@ -61,6 +64,9 @@ pub(crate) struct Log {
     pub(crate) listening_since: Vec<u64>,
     pub(crate) hits: u64,
     pub(crate) errors: u64,
+    /// Reads for the cache that replicas answered, and that the primary did in their place.
+    pub(crate) on_replicas: u64,
+    pub(crate) in_place: u64,
 }
 
 /// Nanoseconds of a clock that all processes of this machine share.
@@ -74,9 +80,32 @@ pub(crate) async fn run(quick: bool) -> anyhow::Result<Verdict> {
         child::run(serde_json::from_str(&order)?).await?;
         return Ok(Findings::new().verdict());
     }
-    let (seconds, least) = if quick { (14, 0) } else { (60, 120_000) };
+    let mut findings = Findings::new();
+    play(&mut findings, quick, false).await?;
+    findings.section("lagging-");
+    play(&mut findings, quick, true).await?;
+    Ok(findings.verdict())
+}
+
+/// With everything on one server, or with two replicas that fill the caches as well and lag by up to three seconds.
+async fn play(findings: &mut Findings, quick: bool, lagging: bool) -> anyhow::Result<()> {
+    let (seconds, least) = match (quick, lagging) {
+        (true, false) => (12, 0),
+        (true, true) => (10, 0),
+        (false, false) => (60, 120_000),
+        (false, true) => (60, 0),
+    };
     let server = rig::server().await?;
     prepare(&server).await?;
+    let (mut replicas, mut swing) = (String::new(), None);
+    if lagging {
+        let both = [server.replica().await?, server.replica().await?];
+        for replica in &both {
+            replica.wait_caught_up(&server, SOON).await?;
+        }
+        replicas = both.each_ref().map(Postgres::url).join(",");
+        swing = Some(Swing::start(&server, both)?);
+    }
     let folder = tempfile::tempdir()?;
     let mut children = JoinSet::new();
     let mut logs = Vec::new();
@@ -86,6 +115,7 @@ pub(crate) async fn run(quick: bool) -> anyhow::Result<Verdict> {
         let url = server.url();
         let order = Order {
             url,
+            replicas: replicas.clone(),
             process,
             seconds,
             least,
@@ -117,10 +147,26 @@ pub(crate) async fn run(quick: bool) -> anyhow::Result<Verdict> {
         let text = tokio::fs::read(log).await?;
         all.push(serde_json::from_slice::<Log>(&text)?);
     }
-    Ok(report(&all, &beside, (cut_off, frozen), quick))
+    let lag = match swing {
+        Some(swing) => Some(swing.stop().await?),
+        None => None,
+    };
+    report(findings, &all, &beside, (cut_off, frozen), (quick, lag));
+    Ok(())
 }
 
-fn report(logs: &[Log], beside: &[Act], (cut_off, frozen): (u32, u32), quick: bool) -> Verdict {
+fn report(
+    findings: &mut Findings,
+    logs: &[Log],
+    beside: &[Act],
+    (cut_off, frozen): (u32, u32),
+    (quick, lag): (bool, Option<String>),
+) {
+    match &lag {
+        None => println!("one server:"),
+        Some(lag) => println!("two replicas, {lag}:"),
+    }
+    let lagging = lag.is_some();
     let Checked {
         own,
         late,
@@ -140,8 +186,12 @@ fn report(logs: &[Log], beside: &[Act], (cut_off, frozen): (u32, u32), quick: bo
             .unwrap_or_default();
         format!("{:.1} ms", nanos as f64 / 1e6)
     };
-    let mut findings = Findings::new();
-    let least = if quick { 2_000 } else { 200_000 };
+    let least = match (quick, lagging) {
+        (true, false) => 2_000,
+        (true, true) => 500,
+        (false, false) => 200_000,
+        (false, true) => 10_000,
+    };
     findings.expect("operations", operations, format!(">= {least}"), operations >= least);
     findings.note(
         "reads, own writes, writes by psql",
@@ -172,7 +222,12 @@ fn report(logs: &[Log], beside: &[Act], (cut_off, frozen): (u32, u32), quick: bo
     findings.note("how late those were, p99", percentile(0.99));
     findings.note("how late those were, at most", percentile(1.0));
     findings.expect("hits", hits, "> 0", hits > 0);
-    findings.verdict()
+    if lagging {
+        let on_replicas: u64 = logs.iter().map(|log| log.on_replicas).sum();
+        let in_place: u64 = logs.iter().map(|log| log.in_place).sum();
+        findings.expect("reads on replicas", on_replicas, "> 0", on_replicas > 0);
+        findings.note("reads on the primary in their place", in_place);
+    }
 }
 
 async fn prepare(server: &Postgres) -> anyhow::Result<()> {

@@ -8,6 +8,8 @@ use crate::prove::Verdict;
 pub(crate) struct Findings {
     passed: bool,
     figures: Vec<String>,
+    /// Before the names of figures in the last line.
+    section: &'static str,
 }
 
 impl Findings {
@@ -15,7 +17,13 @@ impl Findings {
         Self {
             passed: true,
             figures: Vec::new(),
+            section: "",
         }
+    }
+
+    /// What follows is measured again, in another situation.
+    pub(crate) fn section(&mut self, name: &'static str) {
+        self.section = name;
     }
 
     /// A figure with a promise.
@@ -24,7 +32,7 @@ impl Findings {
         println!("  {mark}  {what}: {measured} (promised: {promised})");
         self.passed &= holds;
         self.figures
-            .push(format!("{}={}", key(what), key(&measured.to_string())));
+            .push(format!("{}{}={}", self.section, key(what), key(&measured.to_string())));
     }
 
     /// Something is not proved for want of a tool; where all of it is required, that fails the proof.
@@ -39,7 +47,7 @@ impl Findings {
     pub(crate) fn note(&mut self, what: &str, measured: impl Display) {
         println!("      {what}: {measured}");
         self.figures
-            .push(format!("{}={}", key(what), key(&measured.to_string())));
+            .push(format!("{}{}={}", self.section, key(what), key(&measured.to_string())));
     }
 
     pub(crate) fn verdict(self) -> Verdict {

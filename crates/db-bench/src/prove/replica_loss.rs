@@ -33,7 +33,7 @@ pub(crate) async fn run(quick: bool) -> anyhow::Result<Verdict> {
     };
     let ratio = if quick { COLLAPSE } else { PROMISED };
     model::capacity(&mut findings, quick).await?;
-    one_slow(&mut findings, span, ratio, if quick { 20.0 } else { 5.0 }).await?;
+    one_slow(&mut findings, span, ratio, 5.0).await?;
     all_gone(&mut findings, span, ratio).await?;
     Ok(findings.verdict())
 }

@@ -10,6 +10,7 @@ use db_cache::{Answer, Begin, Fetch, Key, Lead, Outcome};
 use db_core::{Result, Want};
 use sqlx::postgres::PgRow;
 use std::sync::Arc;
+use tokio::time::Instant;
 
 pub(crate) async fn all<Q: CacheableQuery>(cached: &Cached, query: Q) -> Result<Answer<Vec<Q::Value>>> {
     let answer = match query.split(Want::All) {
@@ -50,18 +51,33 @@ where
 {
     let cache = cached.db.cache_engine();
     let Some(key) = job.key else {
-        return Ok(own(S::keep(decoded(job.read().await?, decode)?)));
+        return Ok(own(S::keep(decoded(job.alone().await?, decode)?)));
     };
     match cache.begin::<S::Stored>(&job.request(key)).await? {
-        Begin::Hit(answer) => Ok(Some(answer)),
-        Begin::Nothing(_) => Ok(None),
+        Begin::Hit(answer) => {
+            job.gave(answer.read_by());
+            Ok(Some(answer))
+        }
+        Begin::Nothing(nothing) => {
+            job.gave(nothing.read_by());
+            Ok(None)
+        }
         Begin::Refresh(answer, lead) => {
+            job.gave(answer.read_by());
             // Ends with its class's time limit at the latest.
             tokio::spawn(async move { drop(Box::pin(read::<V, S>(&job, lead, decode)).await) });
             Ok(Some(answer))
         }
-        Begin::Read(lead) => Box::pin(read::<V, S>(&job, lead, decode)).await,
-        Begin::Bypass(_) => Ok(own(S::keep(decoded(job.read().await?, decode)?))),
+        Begin::Read(lead) => {
+            let out = Box::pin(read::<V, S>(&job, lead, decode)).await;
+            job.gave(Instant::now());
+            out
+        }
+        Begin::Bypass(_) => {
+            let out = job.alone().await;
+            job.gave(Instant::now());
+            Ok(own(S::keep(decoded(out?, decode)?)))
+        }
     }
 }
 
@@ -71,13 +87,13 @@ where
     V: Send + Sync + 'static,
     S: Shape<V>,
 {
-    let rows = match lead.run(job.read()).await {
+    let rows = match lead.run(job.read(&lead)).await {
         Outcome::Done(Ok(rows)) => rows,
         Outcome::Done(Err(error)) => return lead.fail(error),
         Outcome::Trouble => match lead.stale() {
             Some(answer) => return Ok(answer),
             // Outdated meanwhile: there is nothing to fall back on any more.
-            None => match job.read().await {
+            None => match job.read(&lead).await {
                 Ok(rows) => rows,
                 Err(error) => return lead.fail(error),
             },

@@ -11,7 +11,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Weak,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -28,6 +28,8 @@ pub(crate) struct CacheTask {
     task: Mutex<Option<AbortHandle>>,
     /// Connections that are lent out and only listen.
     listeners: AtomicU32,
+    /// Somebody who may write has had a connection of sqlx's own pool.
+    lent: AtomicBool,
 }
 
 impl CacheTask {
@@ -39,6 +41,7 @@ impl CacheTask {
             policies: ArcSwap::default(),
             task: Mutex::new(None),
             listeners: AtomicU32::new(0),
+            lent: AtomicBool::new(false),
         }
     }
 
@@ -63,6 +66,12 @@ impl CacheTask {
             }
             policies
         });
+    }
+
+    /// Whether somebody may have written over a connection of sqlx's own pool, which tells nobody when it comes back: then
+    /// nobody knows what a replica would have to show.
+    pub(crate) fn has_lent(&self) -> bool {
+        self.lent.load(Ordering::SeqCst)
     }
 
     /// Ends the background work, and forgets what it knew. It begins anew with the next cached query, if there is one.
@@ -136,6 +145,7 @@ impl Inner {
 
     /// From now on somebody has a connection of sqlx's own pool.
     pub(crate) fn lent_to_writer(&self) {
+        self.cached.lent.store(true, Ordering::SeqCst);
         drop(self.cached.cache.writer());
     }
 }

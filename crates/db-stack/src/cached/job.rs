@@ -4,8 +4,8 @@ use crate::{
     Db,
     cached::{Cached, query},
 };
-use db_cache::{Answer, Fetch, Freshness, Key, Policy, Position, Request};
-use db_core::{Call, LimitOrigin, Result, Rows, Statement, Target, row_bytes};
+use db_cache::{Answer, Fetch, Freshness, Key, Lead, Policy, Request};
+use db_core::{Call, CausalError, CausalSession, LimitOrigin, Result, Rows, Statement, Target, row_bytes};
 use sqlx::postgres::PgRow;
 use std::{any::TypeId, sync::Arc, time::Duration};
 use tokio::time::Instant;
@@ -17,7 +17,14 @@ pub(crate) struct Job {
     pub(crate) statement: Statement,
     pub(crate) policy: Policy,
     pub(crate) key: Option<Key>,
+    /// The caller's session; reads for all who wait run in one of their own.
+    session: Option<Arc<CausalSession>>,
+    /// What the answer must show: everything that was committed before.
+    since: Option<Instant>,
 }
+
+/// The share of an answer's time by which the node that is read may be behind.
+const LAG: u32 = 10;
 
 impl Job {
     /// `shape` is `None` for what must not be answered from memory.
@@ -34,11 +41,15 @@ impl Job {
                 .policy(&statement, || db.inner.timeouts.limits(call.class).cache_ttl);
             asked = policy.ttl.is_some();
         }
-        // What a session has seen without a known position is in no answer's account.
-        let seen = call.session.as_ref().map(|session| session.seen()).unwrap_or_default();
-        asked &= seen.primary.is_none() && seen.replica.is_none();
-        // What it has seen may be newer than any answer in memory.
-        asked &= call.session.as_ref().is_none_or(|session| session.seen().is_nothing());
+        let session = call.session.take();
+        let since = match session.as_deref().map_or(Ok(None), |session| needs(db, session)) {
+            Ok(since) => since,
+            // A read says it, too.
+            Err(_) => {
+                asked = false;
+                None
+            }
+        };
         let key = shape.filter(|_| asked).map(|[value, mapper]| {
             let mut key = db
                 .inner
@@ -54,31 +65,32 @@ impl Job {
             }
             key.bytes(statement.sql().as_bytes()).finish(&statement.arguments())
         });
-        if key.is_some() {
-            // A replica may not have replayed yet what has dropped the answer before this one.
-            call.target = Target::Primary;
-        }
-        if key.is_some() {
-            // A replica may not have what has been heard of already.
-            call.target = Target::Primary;
-        }
+        call.session = match (&session, key) {
+            // What comes of it is for others as well, and may run on after its caller has gone.
+            (Some(session), Some(_)) => Some(Arc::new(CausalSession::from_seen(session.seen()))),
+            _ => session.clone(),
+        };
         Self {
             db: db.clone(),
             call,
             statement,
             policy,
             key,
+            session,
+            since,
         }
     }
 
     pub(crate) fn request(&self, key: Key) -> Request<'_> {
         let mut request = Request::new(key, self.statement.facts(), &self.policy);
         request.class = self.call.class;
-        let seen = self.call.session.as_ref().and_then(|session| session.seen().token);
-        request.needs = seen.map(|token| Position {
-            epoch: token.timeline.into(),
-            at: token.lsn.0,
-        });
+        request.since = self.since;
+        if self.may_lag() {
+            let config = self.db.inner.cached.cache.config();
+            let ttl = self.policy.ttl.unwrap_or(config.ttl);
+            let negative = self.policy.negative_ttl.unwrap_or(config.negative_ttl);
+            request.lag = ttl.min(negative) / LAG;
+        }
         request.limit = Some(self.limit());
         request
     }
@@ -99,11 +111,65 @@ impl Job {
         limit
     }
 
-    /// Asks the database.
-    pub(crate) async fn read(&self) -> Result<Vec<PgRow>> {
-        let rows: Rows = self.db.inner.stack.call(&self.call, &self.statement).await?;
+    /// Whether a replica may be read: one that shows what is asked of it.
+    fn may_lag(&self) -> bool {
+        let inner = &self.db.inner;
+        inner.replicas.cluster().is_active() && self.call.target != Target::Primary && !inner.cached.has_lent()
+    }
+
+    /// Asks the database, for all who wait.
+    pub(crate) async fn read(&self, lead: &Lead) -> Result<Vec<PgRow>> {
+        match self.may_lag() {
+            true => self.run(Target::Since(lead.since())).await,
+            false => self.run(Target::Primary).await,
+        }
+    }
+
+    /// Asks the database for this caller alone: what is known to have been written is in the answer, as in a kept one.
+    pub(crate) async fn alone(&self) -> Result<Vec<PgRow>> {
+        match self.key {
+            Some(_) if self.may_lag() => self.run(Target::Fresh(Duration::ZERO)).await,
+            Some(_) => self.run(Target::Primary).await,
+            None => self.run(self.call.target).await,
+        }
+    }
+
+    async fn run(&self, target: Target) -> Result<Vec<PgRow>> {
+        let rows: Rows = if target == self.call.target {
+            self.db.inner.stack.call(&self.call, &self.statement).await?
+        } else {
+            let mut call = self.call.clone();
+            call.target = target;
+            self.db.inner.stack.call(&call, &self.statement).await?
+        };
         Ok(rows.rows)
     }
+
+    /// The caller's session has been given an answer that was read by then.
+    pub(crate) fn gave(&self, read_by: Instant) {
+        if let (Some(session), Some(_)) = (&self.session, self.key) {
+            session.saw_answer(read_by);
+        }
+    }
+}
+
+/// A moment before which everything was committed that the session has seen, as far as it is known without asking
+/// anybody.
+fn needs(db: &Db, session: &CausalSession) -> Result<Option<Instant>, CausalError> {
+    let seen = session.seen();
+    let cluster = db.inner.replicas.cluster();
+    if !cluster.is_active() {
+        return Ok(seen.ran.max(seen.brought.map(|(_, at)| at)));
+    }
+    if let Some(token) = seen.token {
+        cluster.passed(token)?;
+    }
+    let brought = match seen.brought {
+        // It may have been made long ago, and what it has seen be in memory long since.
+        Some((token, at)) => Some(cluster.passed(token)?.map_or(at, |passed| passed.min(at))),
+        None => None,
+    };
+    Ok(seen.ran.max(brought))
 }
 
 /// About what values of this type take that were made of these rows.

@@ -17,6 +17,7 @@ use sqlx::{
     postgres::{PgQueryResult, PgRow, PgStatement, PgTypeInfo},
 };
 use std::{any::TypeId, fmt, marker::PhantomData};
+use tokio::time::Instant;
 
 /// What an answer is kept as.
 pub trait Stored: Send + Sync + 'static {}
@@ -100,14 +101,22 @@ impl<T: Stored> ProbeOf<'_, T> {
             None => return self.alone(&job).await,
         };
         let (fallback, lead) = match begun {
-            Begin::Hit(answer) => return Ok(self.met(Met::Answer(Some(answer)))),
-            Begin::Nothing(_) => return Ok(self.met(Met::Answer(None))),
+            Begin::Hit(answer) => {
+                job.gave(answer.read_by());
+                return Ok(self.met(Met::Answer(Some(answer))));
+            }
+            Begin::Nothing(nothing) => {
+                job.gave(nothing.read_by());
+                return Ok(self.met(Met::Answer(None)));
+            }
             Begin::Bypass(_) => return self.alone(&job).await,
             // Only this caller has the mapper: it reads again, and everybody else has the old answer meanwhile.
             Begin::Refresh(answer, lead) => (Some(answer), lead),
             Begin::Read(lead) => (None, lead),
         };
-        let rows = match lead.run(job.read()).await {
+        let out = lead.run(job.read(&lead)).await;
+        job.gave(Instant::now());
+        let rows = match out {
             Outcome::Done(Ok(rows)) => rows,
             Outcome::Done(Err(error)) => {
                 let answer = match (lead.fail(error), fallback) {
@@ -120,13 +129,17 @@ impl<T: Stored> ProbeOf<'_, T> {
             }
             Outcome::Trouble => match lead.stale() {
                 Some(answer) => return Ok(self.met(Met::Answer(answer))),
-                None => match job.read().await {
-                    Ok(rows) => rows,
-                    Err(error) => {
-                        let answer = lead.fail(error)?;
-                        return Ok(self.met(Met::Answer(answer)));
+                None => {
+                    let out = job.read(&lead).await;
+                    job.gave(Instant::now());
+                    match out {
+                        Ok(rows) => rows,
+                        Err(error) => {
+                            let answer = lead.fail(error)?;
+                            return Ok(self.met(Met::Answer(answer)));
+                        }
                     }
-                },
+                }
             },
         };
         let bytes = (self.bytes)(&rows);
@@ -135,7 +148,9 @@ impl<T: Stored> ProbeOf<'_, T> {
     }
 
     async fn alone(&self, job: &Job) -> Result<Vec<PgRow>> {
-        let rows = job.read().await?;
+        let out = job.alone().await;
+        job.gave(Instant::now());
+        let rows = out?;
         self.met(Met::Alone);
         Ok(rows)
     }

@@ -162,13 +162,14 @@ pub const KEYS: &[KeyDoc] = keys! {
     Integer "replica.max_connections" = "0", "0..=10000": "The most connections to each node for reads; 0: as `pool.max_connections`.";
     Duration "replica.poll_interval" = "1s", "10ms..=1h": "The time between two looks at a node.";
     Duration "replica.search_interval" = "100ms", "10ms..=1h": "The same while no primary is known.";
+    Duration "replica.discovery_interval" = "30s", "100ms..=24h": "The time between two questions of who the nodes are, where somebody answers them.";
     Duration "replica.probe_timeout" = "1s", "10ms..=1m": "How long a look may take.";
     Duration "replica.max_lag" = "10s", "1ms..=1h": "A replica that is further behind gets no reads until it is less than half as far.";
     Integer "replica.max_lag_bytes" = "0", "0..=1099511627776": "The same in bytes of WAL; 0: any number.";
     Duration "replica.causal_wait" = "250ms", "0s..=1m": "How long a read waits for a replica to show what its session has seen, before it goes to the primary.";
     Number "replica.fallback_share" = "0.2", "0.01..=1": "The share of the primary's connections for reads that no replica can serve.";
     Duration "replica.fallback_wait" = "1s", "1ms..=1m": "How long such a read waits for its place.";
-    Duration "replica.latency_decay" = "1s", "100ms..=1h": "How slowly an unused node's latency is forgotten.";
+    Duration "replica.latency_decay" = "1s", "100ms..=1h": "How slowly what was measured of a node's latency gives way to what is measured later.";
     Mode "replica.hedge" = "off", "off, observe or enforce": "Whether a slow read is sent to a second replica as well.";
     Duration "replica.hedge_after" = "50ms", "1ms..=1m": "How long a read runs before it is.";
     Number "replica.hedge_share" = "0.05", "0..=0.5": "The share of reads that may be sent twice.";

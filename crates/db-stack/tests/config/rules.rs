@@ -235,6 +235,7 @@ fn every_rule_names_key_value_and_range() {
         ("replica.max_connections", "10001", "10001", "0..=10000"),
         ("replica.poll_interval", "1ms", "1ms", "10ms..=1h"),
         ("replica.search_interval", "2h", "2h", "10ms..=1h"),
+        ("replica.discovery_interval", "1ms", "1ms", "100ms..=1day"),
         ("replica.probe_timeout", "2m", "2m", "10ms..=1m"),
         ("replica.max_lag", "0s", "0s", "1ms..=1h"),
         (

@@ -6,7 +6,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use db_stack::CausalToken;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -25,6 +25,7 @@ use crate::prove::{
 pub(crate) const URLS: &str = "DB_STACK_CAUSALITY_READER";
 /// Before each line that is meant for us.
 const MARK: &str = "answer";
+const FAILED: &str = "failed";
 
 /// What the other process read.
 pub(crate) struct Answer {
@@ -32,7 +33,7 @@ pub(crate) struct Answer {
     pub(crate) token: CausalToken,
 }
 
-type Waiting = Arc<Mutex<HashMap<u64, oneshot::Sender<Answer>>>>;
+type Waiting = Arc<Mutex<HashMap<u64, oneshot::Sender<anyhow::Result<Answer>>>>>;
 
 /// The other process, seen from here.
 pub(crate) struct Reader {
@@ -74,7 +75,7 @@ impl Reader {
         let (answer, answered) = oneshot::channel();
         self.waiting.lock().insert(number, answer);
         self.questions.send(format!("{number} {id} {token}\n")).await?;
-        answered.await.context("the other process has gone")
+        answered.await.context("the other process has gone")?
     }
 
     /// Ends it; how many reads its replicas and its primary served.
@@ -107,8 +108,15 @@ async fn receive(stdout: impl AsyncBufReadExt + Unpin, waiting: Waiting, share: 
                 if let (Some((number, n)), Some(token)) = (parsed, token) {
                     let asker = waiting.lock().remove(&number);
                     // An asker that has gone needs no answer.
-                    let _ = asker.map(|asker| asker.send(Answer { n: n as i64, token }));
+                    let _ = asker.map(|asker| asker.send(Ok(Answer { n: n as i64, token })));
                 }
+            }
+            // An asker that is never answered would wait for ever.
+            Some(FAILED) => {
+                let number = words.next().and_then(|number| number.parse().ok());
+                let asker = number.and_then(|number: u64| waiting.lock().remove(&number));
+                let why = words.collect::<Vec<_>>().join(" ");
+                let _ = asker.map(|asker| asker.send(Err(anyhow!("the other process: {why}"))));
             }
             Some("shares") => {
                 let mut number = || words.next()?.parse::<u64>().ok();
@@ -116,7 +124,6 @@ async fn receive(stdout: impl AsyncBufReadExt + Unpin, waiting: Waiting, share: 
                     let _ = share.send(shares);
                 }
             }
-            Some("error") => println!("  the other process: {line}"),
             _ => {}
         }
     }
@@ -135,8 +142,9 @@ pub(crate) async fn serve(urls: &str) -> anyhow::Result<Verdict> {
     while let Some(line) = lines.next_line().await? {
         let db = db.clone();
         tasks.spawn(async move {
+            let number = line.split(' ').next().unwrap_or_default();
             if let Err(error) = answer(&db, &line).await {
-                println!("error {error:#}");
+                println!("{FAILED} {number} {}", format!("{error:#}").replace('\n', " "));
             }
         });
         while tasks.try_join_next().is_some() {}
@@ -156,14 +164,14 @@ async fn answer(db: &db_stack::Db, line: &str) -> anyhow::Result<()> {
     let mut word = || words.next().context("a short question");
     let (number, id, token) = (word()?, word()?.parse()?, word()?.parse()?);
     let session = db.session_from(token);
-    let n = read(&session, id).await?;
+    let n = read(&session, id).await.context("reading")?;
     let mut tries = 0;
     let token = loop {
         match session.token().await {
             Ok(token) => break token.context("a session from a token has one")?,
             // A machine with too little time answers late.
             Err(_) if tries < 10 => tries += 1,
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(error).with_context(|| format!("its token; {:?}", db.replicas().cluster)),
         }
     };
     println!("{MARK} {number} {n} {token}");

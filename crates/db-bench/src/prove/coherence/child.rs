@@ -34,6 +34,7 @@ pub(crate) async fn run(order: Order) -> anyhow::Result<()> {
         .observer(hearing.clone())
         .configure(|config| {
             config.cache.heartbeat = HEARTBEAT;
+            config.replica.urls = order.replicas.as_str().into();
             config.session.application_name = "coherence".to_owned();
         });
     let db = db.connect().await?;
@@ -55,6 +56,8 @@ pub(crate) async fn run(order: Order) -> anyhow::Result<()> {
     }
     log.listening_since = hearing.0.lock().clone();
     log.hits = db.cache().stats().total.hits;
+    let replicas = db.replicas();
+    (log.on_replicas, log.in_place) = (replicas.replica_reads, replicas.fallbacks);
     db.close().await;
     Ok(std::fs::write(&order.log, serde_json::to_vec(&log)?)?)
 }
