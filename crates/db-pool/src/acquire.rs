@@ -74,12 +74,12 @@ impl Pool {
         let config = self.shared.config.load_full();
         let own = since + config.acquire_timeout;
         let limit = call.deadline.map_or(own, |deadline| deadline.min(own));
-        let waiting = Waiting::on(Part::Queue);
+        let waiting = Waiting::since(Part::Queue, since);
         let answer = timeout_at(limit, granted).await;
         let waited = since.elapsed();
         if let Ok(Ok(Ok(lease))) = &answer {
             // A connection that was opened meanwhile: that was the wait, as far as opening it took.
-            waiting.end_with(Part::Connect, lease.opened_since(since));
+            waiting.end_at(since + waited, Part::Connect, lease.opened_since(since));
             self.shared.observers.leased(waited);
         } else {
             drop(waiting);
