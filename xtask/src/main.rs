@@ -12,6 +12,7 @@ mod layering;
 mod manifests;
 mod pg;
 mod prove;
+mod screenshots;
 mod skips;
 mod test;
 mod tidy;
@@ -46,6 +47,9 @@ enum Command {
     /// Write docs/monitoring (rules, dashboards, the reference of metrics) from the registry; `--check` only looks.
     #[command(disable_help_flag = true)]
     Dashboards(Forwarded),
+    /// Take the pictures of the live page in docs/images, with a real browser, under the demo's workload.
+    #[command(disable_help_flag = true)]
+    Screenshots(Forwarded),
     /// Run every test against one throwaway PostgreSQL (or the one that `DB_STACK_PG_URL` names).
     Test(Forwarded),
     /// Formatting, lints, docs, crate layering, dependencies, tidiness.
@@ -66,6 +70,7 @@ fn main() -> ExitCode {
         Command::Prove(Forwarded { args }) => prove::run(args),
         Command::Pg(Forwarded { args }) => pg::run(args),
         Command::Dashboards(Forwarded { args }) => dashboards::run(args),
+        Command::Screenshots(Forwarded { args }) => screenshots::run(&args),
         Command::Test(Forwarded { args }) => test::run(args),
         Command::Check(options) => check::run(&options),
     };

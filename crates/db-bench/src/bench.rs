@@ -1,7 +1,7 @@
 //! The comparison with the pools that people use today, interleaved in one run, so that only ratios matter.
 
 mod alarm;
-mod closed;
+pub(crate) mod closed;
 mod cost;
 mod deadpool;
 mod driver;
@@ -11,7 +11,7 @@ mod pgbench;
 pub(crate) mod plan;
 mod print;
 pub(crate) mod report;
-mod sample;
+pub(crate) mod sample;
 pub(crate) mod scenario;
 pub(crate) mod server;
 pub(crate) mod subject;

@@ -65,7 +65,7 @@ pub use run::Run;
 pub use service::{Service, ServiceFn, service_fn};
 pub use shed::ShedReason;
 pub use source::{Attachment, Lease, LeaseNote, LeaseState, Source};
-pub use spent::{Part, Spent, Waiting};
+pub use spent::{Marks, Part, Spent, Waiting};
 pub use sqlstate::{SqlState, SqlStateClass};
 pub use statement::{Replay, Statement, Want, row_bytes};
 pub use suspect::{LeaseCause, LeaseRevoked, Suspect, TransactionState};

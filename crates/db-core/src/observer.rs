@@ -1,6 +1,6 @@
 //! Who is told what happens.
 
-use crate::{CallReport, Event};
+use crate::{CallReport, Event, Spent};
 use arc_swap::ArcSwap;
 use std::{
     fmt,
@@ -27,12 +27,12 @@ pub trait Observer: Send + Sync + 'static {
         let _ = report;
     }
 
-    /// A caller has got a lease.
+    /// A caller has got a lease. That of a measured call is told by its report instead: [`CallReport::waited`].
     fn leased(&self, waited: Duration) {
         let _ = waited;
     }
 
-    /// A lease came back.
+    /// A lease came back. That of a measured call is told by its report instead: [`CallReport::held`].
     fn returned(&self, held: Duration) {
         let _ = held;
     }
@@ -86,7 +86,7 @@ impl Observers {
 
     /// Tells those who watch that a caller has got a lease.
     pub fn leased(&self, waited: Duration) {
-        if self.any_watches() {
+        if self.any_watches() && !Spent::leased(self.number(), waited) {
             for watcher in self.0.watchers.load().iter() {
                 watcher.leased(waited);
             }
@@ -97,10 +97,17 @@ impl Observers {
     pub fn returned(&self, held: impl FnOnce() -> Duration) {
         if self.any_watches() {
             let held = held();
-            for watcher in self.0.watchers.load().iter() {
-                watcher.returned(held);
+            if !Spent::returned(self.number(), held) {
+                for watcher in self.0.watchers.load().iter() {
+                    watcher.returned(held);
+                }
             }
         }
+    }
+
+    /// Tells these observers from others; never 0.
+    pub(crate) fn number(&self) -> usize {
+        Arc::as_ptr(&self.0) as usize
     }
 
     /// Adds an observer until the guard is dropped.

@@ -28,14 +28,18 @@ pub struct CallReport<'a> {
     /// From the call to its end.
     pub took: Duration,
     /// The part of it that was spent waiting, and for what.
-    pub spent: Spent,
+    pub spent: &'a Spent,
+    /// How long it waited for its lease, where it got one and nobody was told yet.
+    pub waited: Option<Duration>,
+    /// How long it had its lease, where it gave one back and nobody was told yet.
+    pub held: Option<Duration>,
     /// Whether it was a statement inside a transaction, on a lease that was there already.
     pub in_transaction: bool,
 }
 
 impl<'a> CallReport<'a> {
     /// A report with nothing known but the call, its end and its time.
-    pub fn new(call: &'a Call, outcome: Outcome<'a>, took: Duration, spent: Spent) -> Self {
+    pub fn new(call: &'a Call, outcome: Outcome<'a>, took: Duration, spent: &'a Spent) -> Self {
         Self {
             call,
             facts: None,
@@ -43,6 +47,8 @@ impl<'a> CallReport<'a> {
             outcome,
             took,
             spent,
+            waited: None,
+            held: None,
             in_transaction: false,
         }
     }

@@ -88,6 +88,14 @@ impl Statement {
         &self.args
     }
 
+    /// The same statement, sent with another text that means the same, such as one with a comment behind it. What is known
+    /// of it stays that of its own text.
+    #[must_use]
+    pub fn sent_as(mut self, sql: SqlStr) -> Self {
+        self.sql = sql;
+        self
+    }
+
     /// The same statement for another part of its result.
     #[must_use]
     pub fn wanting(mut self, want: Want) -> Self {

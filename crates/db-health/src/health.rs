@@ -10,6 +10,7 @@ mod monitor;
 mod report;
 #[cfg(feature = "axum")]
 mod router;
+mod standing;
 mod subject;
 mod vitals;
 
@@ -18,5 +19,6 @@ pub use config::{HealthConfig, Tables};
 pub use detail::Detail;
 pub use handle::Health;
 pub use report::{CheckReport, Finding, HealthReport, Status};
+pub use standing::Standing;
 pub use subject::{CallFacts, PoolFacts, Reserved, Subject};
 pub use vitals::{Liveness, Readiness};

@@ -37,5 +37,5 @@ mod health;
 pub use breaker::{Boxed, Breaker, BreakerConfig, BreakerLayer, BreakerStats, Guarded, Outcome, Permit, Probe};
 pub use health::{
     CallFacts, Check, CheckFn, CheckReport, Detail, Finding, Health, HealthConfig, HealthReport, Liveness, PoolFacts,
-    Readiness, Reserved, Status, Subject, Tables, check_fn,
+    Readiness, Reserved, Standing, Status, Subject, Tables, check_fn,
 };

@@ -1,6 +1,9 @@
 //! The settings of metrics and of tracing.
 
-use crate::registry::{NameSet, Names};
+use crate::{
+    registry::{NameSet, Names},
+    tags,
+};
 use db_core::config::Checks;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -144,6 +147,10 @@ pub struct TracingConfig {
     pub sample: f64,
     /// Whether a span shows the statement, without its literals. Default true.
     pub query_text: bool,
+    /// What the server is told behind each statement in a comment, in the way of sqlcommenter: `name=value`, with commas
+    /// in between, such as `application=orders,route=checkout`. The same for every call, since a comment with a trace's
+    /// number would prepare each call anew. Default empty: no comment. At most 8, names of a-z, 0-9 and _.
+    pub tags: String,
 }
 
 impl Default for TracingConfig {
@@ -152,6 +159,7 @@ impl Default for TracingConfig {
             enabled: true,
             sample: 0.01,
             query_text: true,
+            tags: String::new(),
         }
     }
 }
@@ -159,6 +167,10 @@ impl Default for TracingConfig {
 impl TracingConfig {
     /// Notes every setting that can't be used, with `prefix.` before its name.
     pub fn validate(&self, prefix: &str, checks: &mut Checks) {
-        checks.within(prefix, |c| c.range("sample", &self.sample, 0.0..=1.0));
+        checks.within(prefix, |c| {
+            c.range("sample", &self.sample, 0.0..=1.0);
+            let usable = tags::comment(&self.tags).is_some();
+            c.require("tags", self.tags.escape_debug(), usable, tags::ALLOWED);
+        });
     }
 }

@@ -40,6 +40,7 @@ pub mod registry;
 mod slow;
 mod span;
 mod statements;
+mod tags;
 mod tally;
 
 pub use config::{Exporter, MetricsConfig, TracingConfig};
@@ -51,3 +52,4 @@ pub use readings::{PoolReading, Read, Readings};
 pub use registry::{Id, NameSet};
 pub use slow::{Address, SlowLog, SlowQueryConfig};
 pub use span::SpanEvents;
+pub use tags::Tags;

@@ -1,4 +1,6 @@
-//! Everything that is counted, and the observer that counts it.
+//! Everything that is counted.
+
+mod counting;
 
 use crate::{
     bounded::Bounded,
@@ -8,7 +10,7 @@ use crate::{
     statements::{OPERATIONS, Operation, Statements},
     tally::{Book, Series, Tally},
 };
-use db_core::{CallReport, Event, Observer, Outcome, Part, QueryClass};
+use db_core::{Part, QueryClass};
 use parking_lot::RwLock;
 use std::{
     collections::{BTreeMap, HashMap},
@@ -74,7 +76,7 @@ pub(crate) enum Ending {
 impl Measures {
     pub(crate) fn new(max_statements: usize, max_tables: usize, max_tenants: usize) -> Self {
         Self {
-            book: Book::new(),
+            book: Book::new(FREE),
             next: AtomicU32::new(FREE),
             statements: Statements::new(max_statements, max_tables),
             errors: Bounded::new(ERROR_TYPES),
@@ -242,82 +244,16 @@ impl Measures {
     }
 }
 
-impl Observer for Measures {
-    fn event(&self, event: &Event) {
-        if let Event::Connected { took } = event {
-            self.book.write(|entry| entry.note(CREATE, *took));
-        }
-        self.happened.event(event);
-        self.conditions.event(event);
-    }
-
-    fn watches_calls(&self) -> bool {
-        true
-    }
-
-    fn call(&self, report: &CallReport<'_>) {
-        let cell = report.facts.map(|facts| self.statements.cell(facts, || self.fresh()));
-        let operation = match &cell {
-            Some(cell) => cell.operation,
-            // What a transaction runs without a text of the caller's: BEGIN, COMMIT.
-            None if report.in_transaction => Operation::TRANSACTION,
-            None => Operation::OTHER,
-        };
-        let series = match report.outcome {
-            Outcome::Done => Series(DONE + u32::from(operation.0)),
-            Outcome::Abandoned => Series(CANCELLED + u32::from(operation.0)),
-            Outcome::Failed(error) => self.failed(operation, &error.error_type()),
-        };
-        let class = self.class(report.call.class);
-        let tables = cell.as_ref().map_or(&[][..], |cell| &cell.tables);
-        self.book.write(|entry| {
-            entry.note(series, report.took);
-            entry.note(class, report.took);
-            entry.note(SERVER, report.server());
-            if !report.spent.total().is_zero() {
-                for part in Part::ALL {
-                    let spent = report.spent.on(part);
-                    if !spent.is_zero() {
-                        entry.note(Series(PART + part.index() as u32), spent);
-                    }
-                }
-            }
-            for table in tables {
-                entry.note(table.series, report.took);
-            }
-        });
-        if matches!(report.outcome, Outcome::Failed(_)) {
-            for table in tables {
-                self.failed_on(table.table, table.operation);
-            }
-        }
-        if let Some(tenant) = &report.call.tenant {
-            self.of_tenant(tenant.id(), matches!(report.outcome, Outcome::Done));
-        }
-        if report.took.as_nanos() > u128::from(self.slow_threshold.load(Ordering::Relaxed)) {
-            self.slow[operation.0 as usize].fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    fn leased(&self, waited: Duration) {
-        self.book.write(|entry| entry.note(WAIT, waited));
-    }
-
-    fn returned(&self, held: Duration) {
-        self.book.write(|entry| entry.note(USE, held));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use db_core::{Call, Error, Spent, StatementFacts};
+    use db_core::{Call, CallReport, Error, Observer, Outcome, Spent, StatementFacts};
     use std::sync::Arc;
 
     fn report(measures: &Measures, sql: &str, outcome: Outcome<'_>, class: QueryClass) {
         let facts = Arc::new(StatementFacts::of(sql));
         let call = Call::default().with_class(class);
-        let mut report = CallReport::new(&call, outcome, Duration::from_millis(3), Spent::default());
+        let mut report = CallReport::new(&call, outcome, Duration::from_millis(3), &Spent::NOTHING);
         report.facts = Some(&facts);
         measures.call(&report);
     }

@@ -2,7 +2,9 @@
 
 use crate::{config::TracingConfig, span};
 use arc_swap::ArcSwap;
-use db_core::{Call, CallReport, Error, Layer, Observers, Operation, Outcome, Result, Service, Spent, StatementFacts};
+use db_core::{
+    Call, CallReport, Error, Layer, Marks, Observers, Operation, Outcome, Result, Service, Spent, StatementFacts,
+};
 use std::{
     fmt,
     future::{Future, poll_fn},
@@ -63,16 +65,12 @@ impl ObserveLayer {
         facts: Option<&Arc<StatementFacts>>,
         step: impl Future<Output = Result<T>>,
     ) -> Result<T> {
-        let mut watch = self.watch(call, facts, None, true);
+        let Some(mut watch) = self.watch(call, facts, None, true) else {
+            return step.await;
+        };
         let mut step = pin!(step);
-        let out = poll_fn(|cx| match &mut watch {
-            Some(watch) => watch.poll(|| step.as_mut().poll(cx)),
-            None => step.as_mut().poll(cx),
-        })
-        .await;
-        if let Some(watch) = watch {
-            watch.settle(&out);
-        }
+        let out = poll_fn(|cx| watch.poll(|| step.as_mut().poll(cx))).await;
+        watch.settle(&out);
         out
     }
 
@@ -96,6 +94,8 @@ impl ObserveLayer {
             arguments,
             in_transaction,
             start: Instant::now(),
+            polled: false,
+            marks: Marks::default(),
             spent: Spent::default(),
             span,
             open: true,
@@ -139,16 +139,12 @@ pub struct Observe<S> {
 impl<S: Service<Op>, Op: Operation + ?Sized> Service<Op> for Observe<S> {
     async fn call(&self, call: &Call, op: &Op) -> Result<Op::Output> {
         // Before the call, so that it is dropped after it: what a dropped wait leaves open is closed then.
-        let mut watch = self.layer.watch(call, op.facts(), op.arguments(), false);
+        let Some(mut watch) = self.layer.watch(call, op.facts(), op.arguments(), false) else {
+            return self.inner.call(call, op).await;
+        };
         let mut inner = pin!(self.inner.call(call, op));
-        let out = poll_fn(|cx| match &mut watch {
-            Some(watch) => watch.poll(|| inner.as_mut().poll(cx)),
-            None => inner.as_mut().poll(cx),
-        })
-        .await;
-        if let Some(watch) = watch {
-            watch.settle(&out);
-        }
+        let out = poll_fn(|cx| watch.poll(|| inner.as_mut().poll(cx))).await;
+        watch.settle(&out);
         out
     }
 }
@@ -161,6 +157,9 @@ struct Watch<'a> {
     arguments: Option<&'a (dyn fmt::Debug + Sync)>,
     in_transaction: bool,
     start: Instant,
+    polled: bool,
+    /// What layers inside have said: of the end in the last poll, of the lease in any.
+    marks: Marks,
     spent: Spent,
     span: Span,
     open: bool,
@@ -169,22 +168,41 @@ struct Watch<'a> {
 impl Watch<'_> {
     fn poll<T>(&mut self, poll: impl FnOnce() -> T) -> T {
         let _entered = (!self.span.is_none()).then(|| self.span.enter());
-        self.spent.scope(poll)
+        // Layers inside are spared the clock where they begin with the call, as this one is where they end with it.
+        let began = (!self.polled).then_some(self.start);
+        self.polled = true;
+        let (out, marks) = self.spent.scope_for(Some(self.observers), began, poll);
+        self.marks.ended = marks.ended;
+        // Another attempt's lease: the report has room for one.
+        if let Some(waited) = marks.waited
+            && let Some(before) = self.marks.waited.replace(waited)
+        {
+            self.observers.leased(before);
+        }
+        if let Some(held) = marks.held
+            && let Some(before) = self.marks.held.replace(held)
+        {
+            self.observers.returned(|| before);
+        }
+        out
     }
 
     fn settle<T>(mut self, out: &Result<T, Error>) {
-        self.close(match out {
+        let now = self.marks.ended.unwrap_or_else(Instant::now);
+        let outcome = match out {
             Ok(_) => Outcome::Done,
             Err(error) => Outcome::Failed(error),
-        });
+        };
+        self.close(outcome, now);
     }
 
-    fn close(&mut self, outcome: Outcome<'_>) {
+    fn close(&mut self, outcome: Outcome<'_>, now: Instant) {
         self.open = false;
-        let now = Instant::now();
         self.spent.close(now);
         let took = now.saturating_duration_since(self.start);
-        let mut report = CallReport::new(self.call, outcome, took, self.spent);
+        let mut report = CallReport::new(self.call, outcome, took, &self.spent);
+        report.waited = self.marks.waited;
+        report.held = self.marks.held;
         report.facts = self.facts;
         report.arguments = self.arguments;
         report.in_transaction = self.in_transaction;
@@ -198,7 +216,7 @@ impl Watch<'_> {
 impl Drop for Watch<'_> {
     fn drop(&mut self) {
         if self.open {
-            self.close(Outcome::Abandoned);
+            self.close(Outcome::Abandoned, Instant::now());
         }
     }
 }

@@ -18,7 +18,7 @@ pub(crate) enum Target {
     Global,
 }
 
-/// Servers that have series of their own.
+/// Servers, and checks of the user's own, that have series of their own.
 const OUTSIDE: usize = 100;
 
 enum Handle {
@@ -47,6 +47,7 @@ pub(crate) struct Publisher {
     /// Counts that are added up here, since they come as times.
     counts: HashMap<(Id, Vec<String>), u64>,
     nodes: Bounded,
+    checks: Bounded,
     sums: Sums,
 }
 
@@ -60,6 +61,7 @@ impl Publisher {
             handles: HashMap::new(),
             counts: HashMap::new(),
             nodes: Bounded::new(OUTSIDE),
+            checks: Bounded::new(OUTSIDE),
             sums: Sums::default(),
         };
         publisher.describe();
@@ -116,7 +118,7 @@ impl Publisher {
             self.total(Id::SlowQueries, owned(&[operation]), count);
         }
         let mut folded = measures.folded().to_vec();
-        folded.push(("node", self.nodes.folded()));
+        folded.extend([("node", self.nodes.folded()), ("check", self.checks.folded())]);
         for (what, count) in folded {
             self.total(Id::Folded, owned(&[what]), count);
         }
@@ -163,6 +165,10 @@ impl Publisher {
         };
         let count = tally.count();
         self.sums.calls.add(tally);
+        // There before the first one fails, so that a rate sees it.
+        self.counts
+            .entry((Id::Queries, owned(&[operation, "error"])))
+            .or_default();
         *self
             .counts
             .entry((Id::Queries, owned(&[operation, status])))
@@ -208,6 +214,7 @@ impl Publisher {
     fn within(&self, id: Id, labels: Vec<String>) -> Vec<String> {
         let bound = |(label, value): (&Label, String)| match label {
             Label::Node if self.nodes.number(&value) == 0 => crate::bounded::OTHER.to_owned(),
+            Label::Check if self.checks.number(&value) == 0 => crate::bounded::OTHER.to_owned(),
             _ => value,
         };
         id.metric().labels.iter().zip(labels).map(bound).collect()

@@ -52,6 +52,8 @@ pub struct SlowLog(Arc<Log>);
 
 struct Log {
     config: ArcSwap<SlowQueryConfig>,
+    /// From which duration on anything is to be done, in nanoseconds: all that an ordinary call looks at.
+    threshold: AtomicU64,
     lines: Lines,
     rows: mpsc::Sender<Row>,
     writer: Mutex<Writer>,
@@ -119,6 +121,7 @@ impl SlowLog {
     pub fn new(config: SlowQueryConfig, address: Address) -> Self {
         let (rows, receiver) = mpsc::channel(config.queue.max(1));
         Self(Arc::new(Log {
+            threshold: AtomicU64::new(threshold(&config)),
             config: ArcSwap::from_pointee(config),
             lines: Lines::default(),
             rows,
@@ -140,6 +143,7 @@ impl SlowLog {
 
     /// Swaps the settings; the length of the queue stays.
     pub fn reload(&self, config: SlowQueryConfig) {
+        self.0.threshold.store(threshold(&config), Ordering::Relaxed);
         self.0.config.store(Arc::new(config));
     }
 
@@ -178,16 +182,24 @@ impl Observer for Log {
     }
 
     fn call(&self, report: &CallReport<'_>) {
-        let config = self.config.load();
-        if report.took > config.threshold && config.mode.enforces() {
-            self.slow(&config, report);
+        if report.took.as_nanos() > u128::from(self.threshold.load(Ordering::Relaxed)) {
+            self.slow(report);
         }
+    }
+}
+
+fn threshold(config: &SlowQueryConfig) -> u64 {
+    if config.mode.enforces() {
+        u64::try_from(config.threshold.as_nanos()).unwrap_or(u64::MAX)
+    } else {
+        u64::MAX
     }
 }
 
 impl Log {
     #[cold]
-    fn slow(&self, config: &SlowQueryConfig, report: &CallReport<'_>) {
+    fn slow(&self, report: &CallReport<'_>) {
+        let config = self.config.load();
         let Seen::Listed { skipped } = self.lines.note(report, config.per_second) else {
             return;
         };

@@ -54,7 +54,8 @@ pub(crate) fn begin(settings: &Settings, call: &Call, facts: Option<&StatementFa
         span.record("server.address", target.address.as_str());
         // Conditionally required: only a port that is not the default one.
         if target.port != 5432 {
-            span.record("server.port", target.port);
+            // As a signed number: of an unsigned one the bridge to OpenTelemetry makes a text.
+            span.record("server.port", i64::from(target.port));
         }
     }
     span

@@ -69,7 +69,7 @@ impl Operation {
 
 /// What one statement adds to.
 #[derive(Debug)]
-pub(crate) struct Cell {
+pub(crate) struct Known {
     pub(crate) operation: Operation,
     pub(crate) tables: Box<[TableSeries]>,
 }
@@ -82,9 +82,9 @@ pub(crate) struct TableSeries {
     pub(crate) series: Series,
 }
 
-/// The cells of the statements that were seen most, and the series of the tables.
+/// What is known of the statements that were seen most, and the series of the tables.
 pub(crate) struct Statements {
-    cells: Cache<u64, Arc<Cell>, UnitWeighter, foldhash::fast::RandomState>,
+    known: Cache<u64, Arc<Known>, UnitWeighter, foldhash::fast::RandomState>,
     tables: Bounded,
     /// By table and verb; at most as many as there are pairs of the bounded ones.
     series: RwLock<HashMap<(u32, Operation), Series>>,
@@ -93,7 +93,7 @@ pub(crate) struct Statements {
 impl Statements {
     pub(crate) fn new(max_statements: usize, max_tables: usize) -> Self {
         Self {
-            cells: Cache::with(
+            known: Cache::with(
                 max_statements,
                 max_statements as u64,
                 UnitWeighter,
@@ -105,14 +105,14 @@ impl Statements {
         }
     }
 
-    /// The statement's cell; `fresh` numbers a new series.
-    pub(crate) fn cell(&self, facts: &StatementFacts, fresh: impl Fn() -> Series) -> Arc<Cell> {
+    /// What the statement adds to; `fresh` numbers a new series.
+    pub(crate) fn known(&self, facts: &StatementFacts, fresh: impl Fn() -> Series) -> Arc<Known> {
         let key = facts.fingerprint().get();
-        self.cells.get(&key).unwrap_or_else(|| self.learn(key, facts, fresh))
+        self.known.get(&key).unwrap_or_else(|| self.learn(key, facts, fresh))
     }
 
     #[cold]
-    fn learn(&self, key: u64, facts: &StatementFacts, fresh: impl Fn() -> Series) -> Arc<Cell> {
+    fn learn(&self, key: u64, facts: &StatementFacts, fresh: impl Fn() -> Series) -> Arc<Known> {
         let operation = Operation::of(facts);
         let select = Operation::named("select");
         let reads = facts
@@ -129,12 +129,12 @@ impl Statements {
                 series: self.series_of(table, operation, &fresh),
             }
         });
-        let cell = Arc::new(Cell {
+        let known = Arc::new(Known {
             operation,
             tables: tables.collect(),
         });
-        self.cells.insert(key, Arc::clone(&cell));
-        cell
+        self.known.insert(key, Arc::clone(&known));
+        known
     }
 
     fn series_of(&self, table: u32, operation: Operation, fresh: impl Fn() -> Series) -> Series {
@@ -161,7 +161,34 @@ impl Statements {
 
     /// How many statements are remembered.
     pub(crate) fn len(&self) -> usize {
-        self.cells.len()
+        self.known.len()
+    }
+}
+
+/// Statements that one thread has at hand: beyond what it asks for in turn, the common list is asked.
+const AT_HAND: usize = 256;
+
+/// A statement by its fingerprint.
+type Kept = (u64, Arc<Known>);
+
+/// What one thread's page knows of the statements that it saw last, found without a lock or a counter of others.
+pub(crate) struct AtHand(Box<[Option<Kept>]>);
+
+impl AtHand {
+    pub(crate) fn new() -> Self {
+        Self(vec![None; AT_HAND].into())
+    }
+
+    pub(crate) fn find(&self, facts: &StatementFacts) -> Option<&Arc<Known>> {
+        let key = facts.fingerprint().get();
+        let (at_hand, known) = self.0[key as usize % AT_HAND].as_ref()?;
+        (*at_hand == key).then_some(known)
+    }
+
+    /// Hands out the one that had its place, so that it can be dropped elsewhere.
+    pub(crate) fn keep(&mut self, facts: &StatementFacts, known: Arc<Known>) -> Option<Kept> {
+        let key = facts.fingerprint().get();
+        self.0[key as usize % AT_HAND].replace((key, known))
     }
 }
 
@@ -171,14 +198,14 @@ mod tests {
 
     fn tables(sql: &str) -> (String, Vec<(String, &'static str)>) {
         let statements = Statements::new(10, 10);
-        let cell = statements.cell(&StatementFacts::of(sql), || Series(0));
+        let known = statements.known(&StatementFacts::of(sql), || Series(0));
         let names = statements.tables();
-        let tables = cell.tables.iter();
+        let tables = known.tables.iter();
         let mut tables: Vec<_> = tables
             .map(|t| (names[t.table as usize].clone(), t.operation.name()))
             .collect();
         tables.sort_unstable();
-        (cell.operation.name().to_owned(), tables)
+        (known.operation.name().to_owned(), tables)
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! Distributions that many threads add to: a page for each of a few threads, one short lock for all that a call adds,
-//! no allocation but when a series is new.
+//! no look-up among other threads' statements, and no allocation but when a series is new.
 
-use parking_lot::Mutex;
+use crate::statements::AtHand;
+use parking_lot::{Mutex, MutexGuard};
 use std::{
+    mem,
     num::NonZero,
     sync::atomic::{AtomicUsize, Ordering},
     thread,
@@ -33,51 +35,102 @@ pub(crate) const BOUNDS: [u64; 19] = [
 ];
 const CELLS: usize = BOUNDS.len() + 1;
 
+/// By the number of bits of a time: the first cell that a time of so many bits can be in. Bounds at least double, so it
+/// is this one or the next.
+const FIRST: [u8; 65] = {
+    let mut first = [0; 65];
+    let mut bits = 1;
+    while bits <= 64 {
+        let least = 1_u64 << (bits - 1);
+        let mut cell = 0;
+        while cell < BOUNDS.len() && BOUNDS[cell] < least {
+            cell += 1;
+        }
+        first[bits] = cell as u8;
+        bits += 1;
+    }
+    first
+};
+
+/// A time and the cell that it belongs to, looked for once however many distributions it is added to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Time {
+    nanos: u64,
+    cell: usize,
+}
+
+impl Time {
+    /// Of less than 584 years.
+    pub(crate) fn of(time: Duration) -> Self {
+        let seconds = time.as_secs().saturating_mul(1_000_000_000);
+        Self::nanos(seconds.saturating_add(u64::from(time.subsec_nanos())))
+    }
+
+    fn nanos(nanos: u64) -> Self {
+        let mut cell = usize::from(FIRST[64 - nanos.leading_zeros() as usize]);
+        while cell < BOUNDS.len() && BOUNDS[cell] < nanos {
+            cell += 1;
+        }
+        Self { nanos, cell }
+    }
+}
+
 /// One distribution of times. Keeping the sum of each cell keeps both counts and sums exact when it is handed on as one
 /// mean value for each cell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Tally {
-    pub(crate) counts: [u64; CELLS],
-    pub(crate) nanos: [u64; CELLS],
+pub(crate) struct Tally([Cell; CELLS]);
+
+/// Count and sum side by side: adding touches one cache line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Cell {
+    count: u64,
+    nanos: u64,
 }
 
 impl Tally {
-    fn note(&mut self, nanos: u64) {
-        let cell = BOUNDS.partition_point(|bound| *bound < nanos);
-        self.counts[cell] += 1;
-        self.nanos[cell] = self.nanos[cell].saturating_add(nanos);
+    fn note(&mut self, time: Time) {
+        let cell = &mut self.0[time.cell];
+        cell.count += 1;
+        cell.nanos = cell.nanos.saturating_add(time.nanos);
     }
 
     pub(crate) fn add(&mut self, other: &Self) {
-        for cell in 0..CELLS {
-            self.counts[cell] += other.counts[cell];
-            self.nanos[cell] = self.nanos[cell].saturating_add(other.nanos[cell]);
+        for (cell, other) in self.0.iter_mut().zip(&other.0) {
+            cell.count += other.count;
+            cell.nanos = cell.nanos.saturating_add(other.nanos);
         }
     }
 
+    /// What came since `before`.
+    pub(crate) fn since(&self, before: &Self) -> Self {
+        let mut out = *self;
+        for (cell, before) in out.0.iter_mut().zip(&before.0) {
+            cell.count = cell.count.saturating_sub(before.count);
+            cell.nanos = cell.nanos.saturating_sub(before.nanos);
+        }
+        out
+    }
+
     pub(crate) fn count(&self) -> u64 {
-        self.counts.iter().sum()
+        self.0.iter().map(|cell| cell.count).sum()
     }
 
     /// Every cell that holds something: how many, and their mean in seconds, which lies within the cell.
     pub(crate) fn means(&self) -> impl Iterator<Item = (u64, f64)> + '_ {
-        self.counts
-            .iter()
-            .zip(&self.nanos)
-            .filter(|(count, _)| **count > 0)
-            .map(|(count, nanos)| (*count, *nanos as f64 / *count as f64 / 1e9))
+        let held = self.0.iter().filter(|cell| cell.count > 0);
+        held.map(|cell| (cell.count, cell.nanos as f64 / cell.count as f64 / 1e9))
     }
 
     /// The value below which the share `q` of all lies, interpolated within its cell; 0 when empty.
     pub(crate) fn quantile(&self, q: f64) -> Duration {
         let target = q * self.count() as f64;
         let mut below = 0.0;
-        for cell in 0..CELLS {
-            let count = self.counts[cell] as f64;
+        for (place, cell) in self.0.iter().enumerate() {
+            let count = cell.count as f64;
             if count > 0.0 && below + count >= target {
-                let low = if cell == 0 { 0 } else { BOUNDS[cell - 1] };
-                let mean = self.nanos[cell] as f64 / count;
-                let high = BOUNDS.get(cell).map_or(2.0 * mean, |high| *high as f64);
+                let low = if place == 0 { 0 } else { BOUNDS[place - 1] };
+                let mean = cell.nanos as f64 / count;
+                let high = BOUNDS.get(place).map_or(2.0 * mean, |high| *high as f64);
                 let at = low as f64 + (high - low as f64) * ((target - below) / count).clamp(0.0, 1.0);
                 return Duration::from_nanos(at as u64);
             }
@@ -93,36 +146,49 @@ pub(crate) struct Series(pub(crate) u32);
 
 /// Alone on its cache lines.
 #[repr(align(128))]
+struct Page(Mutex<Sheet>);
+
+/// What one page holds. To be kept open for nanoseconds.
+pub(crate) struct Sheet {
+    pub(crate) tallies: Tallies,
+    pub(crate) at_hand: AtHand,
+}
+
+/// Distributions by series.
 #[derive(Default)]
-struct Page(Mutex<Vec<Tally>>);
+pub(crate) struct Tallies(Vec<Tally>);
 
 /// All distributions.
 pub(crate) struct Book(Box<[Page]>);
 
 impl Book {
-    pub(crate) fn new() -> Self {
-        const MOST: usize = 16;
+    /// With room for so many series from the start; more are made room for when they come.
+    pub(crate) fn new(series: u32) -> Self {
+        const FEWEST: usize = 8;
+        const MOST: usize = 64;
         let threads = thread::available_parallelism().map_or(1, NonZero::get);
-        Self((0..threads.min(MOST)).map(|_| Page::default()).collect())
+        // Several for each core: the threads of one runtime come one after the other, and have pages of their own.
+        let pages = (2 * threads).clamp(FEWEST, MOST);
+        let sheet = || Sheet {
+            tallies: Tallies(vec![Tally::default(); series as usize]),
+            at_hand: AtHand::new(),
+        };
+        Self((0..pages).map(|_| Page(Mutex::new(sheet()))).collect())
     }
 
-    /// Opens this thread's page for all that a call adds.
-    pub(crate) fn write(&self, add: impl FnOnce(&mut Entry<'_>)) {
-        let mut page = self.0[thread_number() % self.0.len()].0.lock();
-        add(&mut Entry(&mut page));
+    /// This thread's page.
+    pub(crate) fn open(&self) -> MutexGuard<'_, Sheet> {
+        self.0[thread_number() % self.0.len()].0.lock()
     }
 
     /// Takes out what was added since the last time.
     pub(crate) fn drain(&self) -> Vec<Tally> {
         let mut all: Vec<Tally> = Vec::new();
         for page in &self.0 {
-            // A copy under the lock, the sums outside of it.
-            let taken: Vec<Tally> = {
-                let mut page = page.0.lock();
-                let taken = page.clone();
-                page.fill(Tally::default());
-                taken
-            };
+            // Room and sums are made outside of the lock.
+            let room = page.0.lock().tallies.0.len();
+            let fresh = vec![Tally::default(); room];
+            let taken = page.0.lock().tallies.exchange(fresh);
             if taken.len() > all.len() {
                 all.resize(taken.len(), Tally::default());
             }
@@ -134,16 +200,24 @@ impl Book {
     }
 }
 
-/// An open page.
-pub(crate) struct Entry<'a>(&'a mut Vec<Tally>);
-
-impl Entry<'_> {
-    pub(crate) fn note(&mut self, series: Series, time: Duration) {
+impl Tallies {
+    pub(crate) fn note(&mut self, series: Series, time: Time) {
         let index = series.0 as usize;
         if index >= self.0.len() {
-            self.0.resize(index + 1, Tally::default());
+            self.grow(index);
         }
-        self.0[index].note(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+        self.0[index].note(time);
+    }
+
+    #[cold]
+    fn grow(&mut self, index: usize) {
+        self.0.resize(index + 1, Tally::default());
+    }
+
+    fn exchange(&mut self, mut fresh: Vec<Tally>) -> Vec<Tally> {
+        // A series may have come meanwhile.
+        fresh.resize(fresh.len().max(self.0.len()), Tally::default());
+        mem::replace(&mut self.0, fresh)
     }
 }
 
@@ -176,7 +250,7 @@ mod tests {
         #[test]
         fn means_stay_in_their_cells(values in prop::collection::vec(0_u64..200_000_000_000, 1..200)) {
             let mut tally = Tally::default();
-            values.iter().for_each(|v| tally.note(*v));
+            values.iter().for_each(|v| tally.note(Time::nanos(*v)));
             for bound in BOUNDS {
                 let at_most = values.iter().filter(|v| **v <= bound).count() as u64;
                 let handed: u64 = tally.means().filter(|(_, mean)| *mean <= bound as f64 / 1e9).map(|(n, _)| n).sum();
@@ -188,15 +262,37 @@ mod tests {
         }
     }
 
+    proptest! {
+        #[test]
+        fn a_time_is_in_the_cell_that_a_search_finds(bits in 0_u32..64, more in any::<u64>()) {
+            let nanos = more >> bits;
+            prop_assert_eq!(Time::nanos(nanos).cell, BOUNDS.partition_point(|bound| *bound < nanos));
+        }
+    }
+
+    #[test]
+    fn bounds_are_in_the_cell_below_them() {
+        for (cell, bound) in BOUNDS.iter().enumerate() {
+            assert_eq!(
+                [Time::nanos(*bound).cell, Time::nanos(bound + 1).cell],
+                [cell, cell + 1]
+            );
+        }
+        assert_eq!([Time::nanos(0).cell, Time::nanos(u64::MAX).cell], [0, CELLS - 1]);
+        assert_eq!(Time::of(Duration::MAX).nanos, u64::MAX);
+    }
+
     #[test]
     fn nothing_is_lost_between_threads_and_drains() {
-        let book = Book::new();
+        let book = Book::new(1);
         let mut total = 0;
         thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for i in 0..10_000 {
-                        book.write(|entry| entry.note(Series(i % 3), Duration::from_micros(u64::from(i))));
+                        book.open()
+                            .tallies
+                            .note(Series(i % 3), Time::of(Duration::from_micros(u64::from(i))));
                     }
                 });
             }
@@ -212,8 +308,8 @@ mod tests {
     fn quantiles_lie_in_their_cells() {
         let mut tally = Tally::default();
         assert_eq!(tally.quantile(0.5), Duration::ZERO);
-        (0..99).for_each(|_| tally.note(700_000));
-        tally.note(3_000_000_000);
+        (0..99).for_each(|_| tally.note(Time::nanos(700_000)));
+        tally.note(Time::nanos(3_000_000_000));
         assert!((500..=1000).contains(&tally.quantile(0.5).as_micros()));
         assert!(tally.quantile(0.999) > Duration::from_millis(2500));
     }

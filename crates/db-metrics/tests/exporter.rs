@@ -188,6 +188,8 @@ fn what_can_be_counted_is_there_before_it_happens() {
             Id::RetryBudget
                 | Id::Transactions
                 | Id::Cancels
+                | Id::PreparedStatements
+                | Id::ServerConnections
                 | Id::LeakSuspects
                 | Id::PriorityUsed
                 | Id::PriorityWaiting

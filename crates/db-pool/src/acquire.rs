@@ -83,7 +83,7 @@ impl Pool {
         };
         let own = since + timeout;
         let limit = call.deadline.map_or(own, |deadline| deadline.min(own));
-        let waiting = Waiting::on(Part::Queue);
+        let waiting = Waiting::since(Part::Queue, since);
         let mut alarm = Alarm::soon(limit);
         let answer = poll_fn(|cx| match Pin::new(&mut granted).poll(cx) {
             Poll::Ready(grant) => Poll::Ready(Some(grant)),
@@ -93,7 +93,7 @@ impl Pool {
         let waited = since.elapsed();
         if let Some(Ok(Ok(lease))) = &answer {
             // A connection that was opened meanwhile: that was the wait, as far as opening it took.
-            waiting.end_with(Part::Connect, lease.opened_since(since));
+            waiting.end_at(since + waited, Part::Connect, lease.opened_since(since));
             self.shared.observers.leased(waited);
         } else {
             drop(waiting);

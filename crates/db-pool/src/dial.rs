@@ -55,6 +55,12 @@ impl Endpoint {
         }
     }
 
+    /// The same, with sqlx logging no statement, whatever the options say.
+    pub(crate) fn unlogged(mut self) -> Self {
+        self.options = self.options.disable_statement_logging();
+        self
+    }
+
     /// The pool whose hooks every connection runs.
     pub(crate) fn hooks(&self) -> Option<&PgPool> {
         self.through.as_ref()

@@ -84,6 +84,14 @@ impl PoolBuilder {
         self
     }
 
+    /// Switches sqlx's own logging of statements off, for who tells of them by himself: also that of the options of an
+    /// sqlx pool, whose own connections keep it. Options that come from a source are for the source to say.
+    #[must_use]
+    pub fn without_statement_logging(mut self) -> Self {
+        self.endpoint = self.endpoint.unlogged();
+        self
+    }
+
     /// Who is told what happens.
     #[must_use]
     pub fn observers(mut self, observers: Observers) -> Self {

@@ -10,7 +10,7 @@ use crate::{
     watch::Silence,
 };
 use arc_swap::ArcSwap;
-use db_core::{CausalError, CausalToken, Error, Event, NodeId, Observers};
+use db_core::{CausalError, CausalToken, Error, Event, NodeId, Observers, Part};
 use parking_lot::Mutex;
 use std::{
     sync::{
@@ -267,11 +267,13 @@ impl Shared {
     /// Waits until `look` finds something, asking after every answer of a node. `None` at the limit.
     pub(crate) async fn until<T>(&self, limit: Instant, mut look: impl FnMut() -> Option<T>) -> Option<T> {
         let mut progress = self.progress.subscribe();
+        let mut noted = None;
         loop {
             progress.borrow_and_update();
             if let Some(found) = look() {
                 return Some(found);
             }
+            noted.get_or_insert_with(|| db_core::Waiting::on(Part::Replica));
             if !matches!(timeout_at(limit, progress.changed()).await, Ok(Ok(()))) {
                 return None;
             }

@@ -19,7 +19,7 @@ use db_leak::LeakLayer;
 use db_pool::{OptionsSource, Pool, PoolBuilder};
 use db_retry::{RetryLayer, RetryParts, RetryPolicy};
 use db_timeout::TimeoutLayer;
-use sqlx::{PgPool, postgres::PgConnectOptions};
+use sqlx::{ConnectOptions, PgPool, postgres::PgConnectOptions};
 use std::{fmt, future::Future, sync::Arc};
 
 /// Collects settings; see [`Db::builder`].
@@ -133,7 +133,7 @@ impl DbBuilder {
         };
         let mut pool = Pool::builder(options.clone(), self.config.pool.clone());
         if let Some(source) = source {
-            pool = pool.options_from(source);
+            pool = pool.options_from(endpoint::unlogged(source));
         }
         self.finish(pool, &options, own_options)
     }
@@ -150,7 +150,10 @@ impl DbBuilder {
     }
 
     fn finish(self, pool: PoolBuilder, options: &PgConnectOptions, own_options: bool) -> Result<Db> {
+        // The stack tells of every statement itself: nothing is said twice.
+        let options = &options.clone().disable_statement_logging();
         let pool = pool
+            .without_statement_logging()
             .session(self.config.session.clone())
             .observers(self.observers.clone())
             .build()?;

@@ -4,6 +4,7 @@ use crate::DbConfig;
 use db_core::{BreakerCause, BreakerState, Error, Observers, Result, Sent, config::InvalidConfig};
 use db_health::{Boxed, Breaker, BreakerConfig, Probe};
 use db_pool::{OptionsSource, Pool};
+use sqlx::ConnectOptions;
 use std::{future::ready, sync::Arc};
 
 /// The options of a configuration, made anew for each connection: the password file and the environment are read then.
@@ -17,6 +18,14 @@ pub(crate) fn options_of(config: &DbConfig) -> OptionsSource {
     Arc::new(move || {
         let options = parts.connect_options();
         Box::pin(ready(options.map_err(|error| sqlx::Error::Configuration(error.into()))))
+    })
+}
+
+/// The same options, with sqlx logging no statement: the stack tells of every one itself.
+pub(crate) fn unlogged(source: OptionsSource) -> OptionsSource {
+    Arc::new(move || {
+        let asked = source();
+        Box::pin(async move { Ok(asked.await?.disable_statement_logging()) })
     })
 }
 

@@ -21,7 +21,7 @@ impl Db {
         let statement = Statement::new(query, want);
         let (inner, mut call) = (self.inner.clone(), self.wishes());
         Box::pin(async move {
-            let statement = statement?;
+            let statement = inner.telemetry.tagging.on(statement?);
             call.statement = Some(statement.facts().fingerprint());
             Ok(pick(inner.stack.call(&call, &statement).await?))
         })

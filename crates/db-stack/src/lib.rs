@@ -45,6 +45,7 @@ mod replicas;
 mod savepoint;
 mod stack;
 mod stream;
+mod tagging;
 mod telemetry;
 mod tenant;
 mod transaction;

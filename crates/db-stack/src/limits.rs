@@ -1,8 +1,8 @@
 //! The limits of the statements of one transaction, and of all of it.
 
-use crate::{config::TransactionConfig, db::Inner, node::NodeStack};
+use crate::{config::TransactionConfig, db::Inner, node::NodeStack, tagging::Tagging};
 use db_cache::Cache;
-use db_core::{Call, Error, Event, LimitOrigin, NodeId, Observers, Result, StatementFacts};
+use db_core::{Call, Error, Event, LimitOrigin, NodeId, Observers, Result, Statement, StatementFacts};
 use db_health::Breaker;
 use db_metrics::ObserveLayer;
 use db_replica::{Place, Routed};
@@ -14,6 +14,7 @@ use tokio::time::Instant;
 /// deadline for all together. Beside that, the limit of the transaction itself.
 pub(crate) struct Limits {
     observe: ObserveLayer,
+    tagging: Tagging,
     timeouts: TimeoutLayer,
     observers: Observers,
     breaker: Breaker,
@@ -39,6 +40,7 @@ impl Limits {
     pub(crate) fn new(inner: &Arc<Inner>, call: Call) -> Self {
         Self {
             observe: inner.telemetry.observe.clone(),
+            tagging: inner.telemetry.tagging.clone(),
             timeouts: inner.timeouts.clone(),
             observers: inner.observers.clone(),
             breaker: inner.breaker.clone(),
@@ -49,6 +51,11 @@ impl Limits {
             _place: None,
             whole: None,
         }
+    }
+
+    /// The statement as it is sent.
+    pub(crate) fn sent(&self, statement: Statement) -> Statement {
+        self.tagging.on(statement)
     }
 
     /// The transaction runs on a replica.

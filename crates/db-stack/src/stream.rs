@@ -22,7 +22,7 @@ where
     let statement = Statement::new(query, Want::Steps(handoff.clone()));
     let (inner, mut call) = (db.inner.clone(), db.wishes());
     Box::pin(try_stream! {
-        let statement = statement?;
+        let statement = inner.telemetry.tagging.on(statement?);
         call.statement = Some(statement.facts().fingerprint());
         let mut running = inner.stack.call(&call, &statement);
         loop {

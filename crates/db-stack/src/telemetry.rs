@@ -1,11 +1,15 @@
 //! What the stack tells of itself: metrics, spans, the exporter.
 
-use crate::{config::DbConfig, db::Inner};
+use crate::{config::DbConfig, db::Inner, tagging::Tagging};
 use arc_swap::ArcSwap;
 use db_core::{Observers, Priority, Result, config::InvalidConfig};
+use db_health::{Detail, Standing, Status};
 use db_metrics::{Id, Meter, ObserveLayer, PoolReading, Read, Readings, Server, SlowLog, SpanEvents, SpanTarget};
 use sqlx::postgres::PgConnectOptions;
-use std::sync::{Arc, Weak};
+use std::{
+    borrow::Cow,
+    sync::{Arc, Weak},
+};
 use tokio::runtime::Handle;
 
 /// Metrics and spans of one database.
@@ -13,6 +17,7 @@ pub(crate) struct Telemetry {
     pub(crate) meter: Meter,
     pub(crate) observe: ObserveLayer,
     pub(crate) slow: SlowLog,
+    pub(crate) tagging: Tagging,
     /// Where the slow-query log connects to.
     address: Arc<ArcSwap<PgConnectOptions>>,
     /// The exporter, where the settings ask for a listener of its own.
@@ -58,6 +63,7 @@ impl Telemetry {
             meter,
             observe,
             slow,
+            tagging: Tagging::new(&config.tracing),
             address,
             server,
         })
@@ -71,6 +77,7 @@ impl Telemetry {
         }
         self.meter.set_slow_threshold(config.slow_query.counted_from());
         self.observe.reload(config.tracing.clone());
+        self.tagging.reload(&config.tracing);
     }
 
     /// The figures that the layers keep themselves.
@@ -83,7 +90,8 @@ impl Telemetry {
 fn target(options: &PgConnectOptions) -> SpanTarget {
     let socket = options.get_socket().map(|path| path.display().to_string());
     SpanTarget {
-        namespace: options.get_database().unwrap_or_default().to_owned(),
+        // The server's own default is the database of the user's name.
+        namespace: options.get_database().unwrap_or(options.get_username()).to_owned(),
         address: socket.unwrap_or_else(|| options.get_host().to_owned()),
         port: options.get_port(),
     }
@@ -141,6 +149,8 @@ impl Read for Layers {
         let leases = inner.leaks.leases();
         let suspects = leases.open.iter().filter(|lease| lease.suspected.is_some());
         readings.gauge(Id::LeakSuspects, &[], suspects.count() as f64);
+        health(readings, inner.health.standings());
+        readings.total(Id::PreparedStatements, &["stale"], inner.pool.plan_epoch());
         let retries = inner.retries.stats();
         readings.gauge(Id::RetryBudget, &[], retries.budget);
         let transactions = retries.transactions;
@@ -153,5 +163,28 @@ impl Read for Layers {
         ] {
             readings.total(Id::Transactions, &[outcome], count);
         }
+    }
+}
+
+/// What the newest reports said of each check.
+fn health(readings: &mut Readings, standings: Vec<(Cow<'static, str>, Standing)>) {
+    for (name, standing) in standings {
+        if let Detail::Connections { used, max } = standing.detail {
+            readings.gauge(Id::ServerConnections, &["used"], used as f64);
+            readings.gauge(Id::ServerConnections, &["max"], max as f64);
+        }
+        if name == "connectivity" {
+            // Probes and connecting tell of that sooner than reports do.
+            continue;
+        }
+        if let Some(status) = standing.status {
+            let value = match status {
+                Status::Unhealthy => 0.0,
+                Status::Degraded => 0.5,
+                Status::Healthy | Status::Unknown => 1.0,
+            };
+            readings.gauge(Id::Health, &[&name], value);
+        }
+        readings.total(Id::HealthFailures, &[&name], standing.failures);
     }
 }

@@ -116,6 +116,7 @@ impl TxConn {
 
     /// The statement as it may be sent on this connection.
     fn suited(&self, statement: Statement) -> Result<Statement> {
+        let statement = self.limits.sent(statement);
         match self.lease.shared_session() {
             Some(session) => statement.for_shared(session),
             None => Ok(statement),

@@ -6,7 +6,7 @@ use crate::{
     ledger::{Ledger, Settings},
     limit::{Ending, Findings, Limit},
 };
-use db_core::{AcquireFailure, Call, Error, Event, Fingerprint, LimitOrigin, QueryClass, Result, TimeoutError};
+use db_core::{AcquireFailure, Call, Error, Event, Fingerprint, LimitOrigin, QueryClass, Result, Spent, TimeoutError};
 use std::{panic::Location, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
@@ -34,7 +34,8 @@ impl<'a> Watch<'a> {
         }
         let settings = arc_swap::Guard::into_inner(settings);
         let config = &settings.config;
-        let start = Instant::now();
+        // Whoever measures the call has just read the clock.
+        let start = Spent::call_began().unwrap_or_else(Instant::now);
         let tracked = call.statement.map(|statement| ledger.statements().track(statement));
         let learned = tracked.as_ref().and_then(|tracked| tracked.learned());
         let class = settings.class(call.class).limits.timeout;
@@ -57,7 +58,7 @@ impl<'a> Watch<'a> {
         if !self.acts || !self.limit.length.is_zero() {
             return Ok(());
         }
-        self.close(Ending::Refused);
+        self.close(Ending::Refused, Instant::now());
         let error = TimeoutError::before_start(self.class, self.limit.origin);
         Err(error.with_statement(self.statement).into())
     }
@@ -74,24 +75,27 @@ impl<'a> Watch<'a> {
 
     /// The call came to an end of its own; `streamed` says whether its caller had rows before that.
     pub(crate) fn settle<T>(&mut self, out: &Result<T>, streamed: bool) {
-        self.close(match out {
+        let now = Instant::now();
+        Spent::call_ended(now);
+        let took = now.saturating_duration_since(self.start);
+        let ending = match out {
             Ok(_) if streamed => Ending::Streamed,
             Ok(_) => Ending::Finished,
-            Err(error) if is_about_time(error) && self.start.elapsed() >= self.limit.length => Ending::TimedOut,
+            Err(error) if is_about_time(error) && took >= self.limit.length => Ending::TimedOut,
             Err(_) => Ending::Failed,
-        });
+        };
+        self.close(ending, now);
     }
 
     /// The call was given up.
     pub(crate) fn expire(&mut self) -> Error {
-        let elapsed = self.close(Ending::TimedOut);
+        let elapsed = self.close(Ending::TimedOut, Instant::now());
         let error = TimeoutError::new(self.class, self.limit.origin, self.limit.length, elapsed);
         error.with_statement(self.statement).into()
     }
 
-    fn close(&mut self, ending: Ending) -> Duration {
+    fn close(&mut self, ending: Ending, now: Instant) -> Duration {
         self.open = false;
-        let now = Instant::now();
         let took = now.saturating_duration_since(self.start);
         let (config, class) = (&self.settings.config, self.settings.class(self.class));
         let findings = Findings::of(ending, took, &self.limit, self.acts, config.near_limit, &class.limits);
@@ -166,7 +170,7 @@ impl<'a> Watch<'a> {
 impl Drop for Watch<'_> {
     fn drop(&mut self) {
         if self.open {
-            self.close(Ending::Abandoned);
+            self.close(Ending::Abandoned, Instant::now());
         }
     }
 }

@@ -155,12 +155,9 @@ fn short_rules() -> String {
         .join("\n")
 }
 
-/// Metrics of replicas and tenants, of which this stack has none.
+/// Metrics of replicas, of which this stack has none.
 fn of_a_cluster(id: Id) -> bool {
-    matches!(
-        id,
-        Id::ReplicaLag | Id::ReplicaUp | Id::ReplicaReads | Id::ReplicaBans | Id::TenantQueries
-    )
+    matches!(id, Id::ReplicaLag | Id::ReplicaUp | Id::ReplicaReads | Id::ReplicaBans)
 }
 
 /// What Prometheus must have seen. A metric of the registry is named where its name, or one of its parts, is a word.

@@ -1,7 +1,9 @@
 //! `cardinality`: whatever names come, series and memory stay within their bounds, and what is counted adds up. With it
 //! the cost of watching, on and off.
 
-use std::{fs, hint::black_box, sync::Arc, time::Duration};
+mod cost;
+
+use std::{fs, hint::black_box, sync::Arc};
 
 use anyhow::Context;
 use db_core::{Call, Error, Layer, Observer, Observers, Rows, Service, Statement, service_fn};
@@ -10,38 +12,35 @@ use db_metrics::{
     registry::Names,
 };
 use sqlx::{AssertSqlSafe, postgres::PgConnectOptions};
-use tokio::time::Instant;
 
 use crate::prove::{Verdict, findings::Findings};
-
-/// What the issue of this part promises.
-const MOST_ON: Duration = Duration::from_nanos(400);
-const MOST_OFF: Duration = Duration::from_nanos(20);
 
 pub(crate) async fn run(quick: bool) -> anyhow::Result<Verdict> {
     let mut findings = Findings::new();
     names(quick, &mut findings).await?;
-    cost(quick, &mut findings).await?;
+    cost::of_a_call(quick, &mut findings)?;
+    cost::in_throughput(quick, &mut findings).await?;
     Ok(findings.verdict())
 }
 
 /// Everything on, as the facade sets it up.
-fn watched() -> anyhow::Result<(Meter, ObserveLayer, MetricsConfig)> {
-    let (observers, config) = (Observers::default(), MetricsConfig::default());
-    let meter = Meter::new(config.clone(), &observers)?;
+fn watched() -> anyhow::Result<(Meter, ObserveLayer, Observers)> {
+    let observers = Observers::default();
+    let meter = Meter::new(MetricsConfig::default(), &observers)?;
     let nowhere = Arc::new(PgConnectOptions::new_without_pgpass);
     let log = SlowLog::new(SlowQueryConfig::default(), nowhere);
     observers.add(log.observer());
     log.show_on(&meter);
     observers.add(Arc::new(SpanEvents) as Arc<dyn Observer>);
-    let layer = ObserveLayer::new(observers, TracingConfig::default(), SpanTarget::default());
-    Ok((meter, layer, config))
+    let layer = ObserveLayer::new(observers.clone(), TracingConfig::default(), SpanTarget::default());
+    Ok((meter, layer, observers))
 }
 
 async fn names(quick: bool, findings: &mut Findings) -> anyhow::Result<()> {
     let (statements, tables) = if quick { (20_000, 2_000) } else { (100_000, 10_000) };
     println!("{statements} distinct statements over {tables} tables, a scrape now and then");
-    let (meter, layer, config) = watched()?;
+    let (meter, layer, _) = watched()?;
+    let config = meter.config();
     let service = layer.layer(service_fn(|_: Call| async { Ok::<_, Error>(Rows::default()) }));
     let (mut early, call) = (None, Call::here());
     for number in 0..statements {
@@ -92,55 +91,4 @@ fn resident() -> anyhow::Result<u64> {
     let line = status.lines().find(|line| line.starts_with("VmRSS:"));
     let figure = line.and_then(|line| line.split_whitespace().nth(1));
     figure.and_then(|figure| figure.parse().ok()).context("no VmRSS")
-}
-
-async fn cost(quick: bool, findings: &mut Findings) -> anyhow::Result<()> {
-    let bare = service_fn(|_: Call| async { Ok::<_, Error>(Rows::default()) });
-    let off = ObserveLayer::default().layer(bare);
-    let (_meter, layer, _) = watched()?;
-    let on = layer.layer(bare);
-    let (call, statement) = (
-        Call::here(),
-        Statement::all("SELECT balance FROM accounts WHERE id = $1")?,
-    );
-    let (rounds, calls) = if quick { (21, 20_000) } else { (101, 50_000) };
-    let mut times = [Vec::new(), Vec::new(), Vec::new()];
-    for _ in 0..rounds {
-        times[0].push(each(&bare, &call, &statement, calls).await?);
-        times[1].push(each(&off, &call, &statement, calls).await?);
-        times[2].push(each(&on, &call, &statement, calls).await?);
-    }
-    // The quickest round is the one that nobody else disturbed.
-    let [bare, off, on] = times.map(|times| times.into_iter().fold(f64::INFINITY, f64::min));
-    let (off, on) = (off - bare, on - bare);
-    // A quick run shares its machine: it tells a lock on the path or an allocation, not the last nanosecond.
-    let slack = if quick { 3.0 } else { 1.0 };
-    let most = |limit: Duration| limit.as_nanos() as f64 * slack;
-    let asked = |limit| format!("{limit:?}, of this run {:.0} ns", most(limit));
-    findings.expect(
-        "watching a call, ns",
-        format!("{on:.0}"),
-        asked(MOST_ON),
-        on <= most(MOST_ON),
-    );
-    findings.expect(
-        "switched off, ns",
-        format!("{off:.1}"),
-        asked(MOST_OFF),
-        off <= most(MOST_OFF),
-    );
-    Ok(())
-}
-
-/// Nanoseconds for each call.
-async fn each<S>(service: &S, call: &Call, statement: &Statement, calls: u32) -> anyhow::Result<f64>
-where
-    S: Service<Statement>,
-    Statement: db_core::Operation<Output = Rows>,
-{
-    let since = Instant::now();
-    for _ in 0..calls {
-        black_box(service.call(call, black_box(statement)).await?);
-    }
-    Ok(since.elapsed().as_nanos() as f64 / f64::from(calls))
 }

@@ -13,12 +13,18 @@ use db_stack::{Db, QueryClass};
 use db_testkit::Postgres;
 use sqlx::{Connection, PgConnection};
 use tokio::time::sleep;
-use tracing_subscriber::{Layer, filter::LevelFilter, fmt::MakeWriter, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing_subscriber::{
+    Layer,
+    filter::{LevelFilter, Targets},
+    fmt::MakeWriter,
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
 
 use crate::prove::{
     Verdict,
     findings::Findings,
-    receiver::{Receiver, attributes},
+    receiver::{Receiver, attributes, violations},
 };
 
 /// Looked for everywhere. As bytes it is also looked for in hexadecimal and decimal, which is how `Debug` shows buffers.
@@ -41,12 +47,12 @@ pub(crate) async fn run(quick: bool) -> anyhow::Result<Verdict> {
     let logs = Logs::default();
     let (spans, exporter) = otlp::layer(&receiver.endpoint, "proof")?;
     tracing_subscriber::registry()
-        .with(spans.with_filter(LevelFilter::TRACE))
+        .with(spans.with_filter(all_but_the_export()))
         .with(
             tracing_subscriber::fmt::layer()
                 .with_ansi(false)
                 .with_writer(logs.clone())
-                .with_filter(LevelFilter::TRACE),
+                .with_filter(all_but_the_export()),
         )
         .try_init()
         .context("a subscriber is there already")?;
@@ -89,6 +95,19 @@ pub(crate) async fn run(quick: bool) -> anyhow::Result<Verdict> {
         format!("at least {rounds}"),
         enough,
     );
+    let wrong: Vec<_> = ours.iter().flat_map(|span| violations(span)).collect();
+    if let Some(first) = wrong.first() {
+        println!("      {first}");
+    }
+    findings.expect("breaches of the conventions in spans", wrong.len(), 0, wrong.is_empty());
+    let has_state = |span: &opentelemetry_proto::tonic::trace::v1::Span| {
+        attributes(span)
+            .get("db.response.status_code")
+            .is_some_and(|code| code == "22P02")
+    };
+    let refused = ours.iter().filter(|span| has_state(span)).count();
+    let all = refused == rounds as usize;
+    findings.expect("spans with the SQLSTATE of their error", refused, rounds, all);
     let table = rows(&mut admin).await?;
     let written = table.lines().count();
     findings.expect("slow queries in their table", written, "more than 3", written > 3);
@@ -111,6 +130,25 @@ pub(crate) async fn run(quick: bool) -> anyhow::Result<Verdict> {
     }
     let _ = admin.close().await;
     Ok(findings.verdict())
+}
+
+/// Everything at every level, but for what the export says of itself: each batch would make the next one.
+fn all_but_the_export() -> Targets {
+    let export = [
+        "h2",
+        "hyper",
+        "hyper_util",
+        "tonic",
+        "tower",
+        "opentelemetry",
+        "opentelemetry_sdk",
+        "opentelemetry_otlp",
+    ];
+    export
+        .into_iter()
+        .fold(Targets::new().with_default(LevelFilter::TRACE), |targets, target| {
+            targets.with_target(target, LevelFilter::OFF)
+        })
 }
 
 /// The canary as text, and as its bytes in the ways in which buffers are shown.

@@ -26,6 +26,10 @@ pub struct HealthConfig {
     /// and a report is no probe), 10ms..=1h.
     #[serde(with = "duration")]
     pub report_timeout: Duration,
+    /// How often the monitor makes a report of its own where nobody else has asked for one, so that metrics know of every
+    /// check. Default 1 m (own choice), 0s..=24h; 0 leaves it to those who ask.
+    #[serde(with = "duration")]
+    pub report_every: Duration,
     /// So many failed probes in a row are an alert, and with no other sign of life make the service unready. Default 3
     /// (Kubernetes' `failureThreshold`), 1..=100.
     pub alert_after: u32,
@@ -70,6 +74,7 @@ impl Default for HealthConfig {
             interval: Duration::from_secs(10),
             timeout: Duration::from_secs(1),
             report_timeout: Duration::from_secs(2),
+            report_every: Duration::from_secs(60),
             alert_after: 3,
             unready_after: Duration::from_secs(10),
             stalled_after: Duration::from_secs(10),
@@ -95,6 +100,7 @@ impl HealthConfig {
             c.at_least("timeout", &self.timeout, &MS);
             c.not_longer_than("timeout", self.timeout, "interval", self.interval);
             c.range("report_timeout", &self.report_timeout, 10 * MS..=HOUR);
+            c.range("report_every", &self.report_every, Duration::ZERO..=day);
             c.range("alert_after", &self.alert_after, 1..=100);
             c.range("unready_after", &self.unready_after, MS..=HOUR);
             c.range("stalled_after", &self.stalled_after, 1000 * MS..=HOUR);

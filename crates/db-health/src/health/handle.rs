@@ -6,6 +6,7 @@ use super::{
     config::HealthConfig,
     lane, monitor,
     report::{CheckReport, Finding, HealthReport, Status, show},
+    standing::{LOCAL, Standing, Standings},
     subject::{Reserved, Subject},
     vitals::{Liveness, Readiness, Vitals},
 };
@@ -42,7 +43,11 @@ pub(super) struct Shared {
     pub(super) observers: Observers,
     pub(super) vitals: Mutex<Vitals>,
     checks: Mutex<Vec<Arc<dyn Check>>>,
+    /// What the checks of callers compare with.
     before: Mutex<Before>,
+    /// What those of the monitor's own reports compare with.
+    pub(super) before_own: Mutex<Before>,
+    standings: Mutex<Standings>,
     /// Who has it asks the server; one at a time.
     pub(super) line: tokio::sync::Mutex<Line>,
 }
@@ -80,6 +85,8 @@ impl Health {
                 vitals: Mutex::default(),
                 checks: Mutex::default(),
                 before: Mutex::default(),
+                before_own: Mutex::default(),
+                standings: Mutex::default(),
                 line: tokio::sync::Mutex::default(),
             }),
             task: Arc::default(),
@@ -153,37 +160,13 @@ impl Health {
     /// report. Cancel-safe.
     pub async fn report(&self) -> HealthReport {
         self.watch();
-        let shared = &self.shared;
-        let config = shared.config.load_full();
-        let since = Instant::now();
-        let deadline = since + config.report_timeout;
-        let asked = async {
-            let mut line = match timeout_at(deadline, shared.line.lock()).await {
-                Ok(line) => line,
-                Err(_) => return Err(unreached(since.elapsed())),
-            };
-            if let Some((ended, report)) = &line.last
-                && *ended >= since
-            {
-                return Ok(report.clone());
-            }
-            let checks = join(
-                lane::run(&*shared.subject, &mut line.kept, &config, deadline),
-                own(shared.checks.lock().clone(), deadline),
-            );
-            let (server, own) = checks.await;
-            if server.first().is_some_and(|met| met.status == Status::Healthy) {
-                shared.vitals.lock().succeeded(Instant::now());
-            }
-            let all = server.into_iter().chain(self.local(&config)).collect();
-            let report = HealthReport::new(replace(all, own), since.elapsed());
-            line.last = Some((Instant::now(), report.clone()));
-            Ok(report)
-        };
-        asked.await.unwrap_or_else(|unreached| {
-            let all = unreached.into_iter().chain(self.local(&config)).collect();
-            HealthReport::new(all, since.elapsed())
-        })
+        self.shared.report(&self.shared.before).await
+    }
+
+    /// Every check by name, as it was when it was last found out: by whoever asked for a report, or by the monitor's own
+    /// of [`HealthConfig::report_every`]. Asks nobody.
+    pub fn standings(&self) -> Vec<(Cow<'static, str>, Standing)> {
+        self.shared.standings.lock().list()
     }
 
     /// The settings in force.
@@ -200,20 +183,64 @@ impl Health {
         self.shared.config.store(Arc::new(config));
         Ok(())
     }
+}
 
-    fn local(&self, config: &HealthConfig) -> Vec<CheckReport> {
-        let subject = &*self.shared.subject;
-        let mut before = self.shared.before.lock();
+impl Shared {
+    /// One report, shared by those who ask at the same time.
+    pub(super) async fn report(&self, before: &Mutex<Before>) -> HealthReport {
+        let config = self.config.load_full();
+        let since = Instant::now();
+        let deadline = since + config.report_timeout;
+        let asked = async {
+            let mut line = match timeout_at(deadline, self.line.lock()).await {
+                Ok(line) => line,
+                Err(_) => return Err(unreached(since.elapsed())),
+            };
+            if let Some((ended, report)) = &line.last
+                && *ended >= since
+            {
+                return Ok(report.clone());
+            }
+            let checks = join(
+                lane::run(&*self.subject, &mut line.kept, &config, deadline),
+                own(self.checks.lock().clone(), deadline),
+            );
+            let (server, own) = checks.await;
+            if server.first().is_some_and(|met| met.status == Status::Healthy) {
+                self.vitals.lock().succeeded(Instant::now());
+            }
+            let all = server.into_iter().chain(self.local(&config, before)).collect();
+            let report = HealthReport::new(replace(all, own), since.elapsed());
+            self.standings.lock().note(&report);
+            line.last = Some((Instant::now(), report.clone()));
+            Ok(report)
+        };
+        asked.await.unwrap_or_else(|unreached| {
+            let all = unreached.into_iter().chain(self.local(&config, before)).collect();
+            HealthReport::new(all, since.elapsed())
+        })
+    }
+
+    /// When the newest report was made, if any; nothing is known while one is being made.
+    pub(super) fn last_report(&self) -> Option<Instant> {
+        let line = self.line.try_lock().ok()?;
+        line.last.as_ref().map(|(ended, _)| *ended)
+    }
+
+    fn local(&self, config: &HealthConfig, before: &Mutex<Before>) -> Vec<CheckReport> {
+        let subject = &*self.subject;
+        let mut before = before.lock();
         let timed = |name, finding: &mut dyn FnMut() -> Finding| {
             let since = Instant::now();
             let finding = finding();
             CheckReport::new(name, finding, since.elapsed())
         };
+        let [pool, calls, breaker, leases] = LOCAL;
         vec![
-            timed("pool", &mut || local::pool(subject.pool(), &mut before, config)),
-            timed("calls", &mut || local::calls(subject, &mut before, config)),
-            timed("breaker", &mut || local::breaker(subject)),
-            timed("leases", &mut || local::leases(subject, config)),
+            timed(pool, &mut || local::pool(subject.pool(), &mut before, config)),
+            timed(calls, &mut || local::calls(subject, &mut before, config)),
+            timed(breaker, &mut || local::breaker(subject)),
+            timed(leases, &mut || local::leases(subject, config)),
         ]
     }
 }

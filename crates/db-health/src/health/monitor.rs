@@ -1,6 +1,6 @@
 //! The task that watches: a probe every now and then, and a heartbeat.
 
-use super::{handle::Shared, lane, vitals::Told};
+use super::{config::HealthConfig, handle::Shared, lane, vitals::Told};
 use db_core::{BreakerState, Event};
 use std::{
     sync::{Arc, Weak},
@@ -73,5 +73,14 @@ async fn probe(shared: &Arc<Shared>) {
     if ok {
         // Past its time it is given up: it comes round again.
         let _ = timeout(config.timeout, shared.subject.look_after()).await;
+        report(shared, &config).await;
+    }
+}
+
+/// A report that nobody has asked for, so that metrics know of every check.
+async fn report(shared: &Shared, config: &HealthConfig) {
+    let last = shared.last_report();
+    if !config.report_every.is_zero() && last.is_none_or(|last| last.elapsed() >= config.report_every) {
+        shared.report(&shared.before_own).await;
     }
 }

@@ -40,8 +40,8 @@ impl Sample {
     /// What happened between two moments.
     pub(crate) fn between(before: &Sums, after: &Sums, span: Duration) -> Self {
         let seconds = span.as_secs_f64().max(1e-3);
-        let calls = difference(&after.calls, &before.calls);
-        let wait = difference(&after.wait, &before.wait);
+        let calls = after.calls.since(&before.calls);
+        let wait = after.wait.since(&before.wait);
         let rate = |after: u64, before: u64| after.saturating_sub(before) as f64 / seconds;
         let counted = |id: Id| {
             let sum = |sums: &Sums| -> f64 {
@@ -80,13 +80,4 @@ impl Sample {
             misses: outcome("miss"),
         }
     }
-}
-
-fn difference(after: &Tally, before: &Tally) -> Tally {
-    let mut out = *after;
-    for (cell, count) in out.counts.iter_mut().enumerate() {
-        *count = count.saturating_sub(before.counts[cell]);
-        out.nanos[cell] = out.nanos[cell].saturating_sub(before.nanos[cell]);
-    }
-    out
 }

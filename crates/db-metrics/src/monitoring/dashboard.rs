@@ -187,6 +187,15 @@ fn rows(w: &Words<'_>) -> Vec<(&'static str, Vec<Panel>)> {
                 each("No connection for a caller", "ops", Id::AcquireFailures, Reason),
                 each("Quarantine", "ops", Id::Quarantined, Outcome),
                 gauge("Connections aside", "short", Id::PoolAside, State),
+                Panel {
+                    title: "Connections of the server",
+                    unit: "short",
+                    lines: vec![(
+                        format!("max by ({0}) ({1})", w.label(State), w.of(Id::ServerConnections)),
+                        format!("{{{{{}}}}}", w.label(State)),
+                    )],
+                },
+                each("Prepared statements", "ops", Id::PreparedStatements, Outcome),
             ],
         ),
         (

@@ -96,6 +96,8 @@ metrics! {
         "Connections closed.";
     Quarantined: Counter, Of("lease"), "db_quarantined_total", "db_stack.quarantined", [Outcome],
         "Leases that were abandoned or touched raw, and what became of them.";
+    PreparedStatements: Counter, Of("statement"), "db_prepared_statements_total", "db_stack.prepared_statements", [Outcome],
+        "Statements that ran by a prepared statement that was there (used), had to be prepared first (prepared), or were forgotten: pushed out by others (evicted), or outdated by a change of schema (stale).";
     Cancels: Counter, Of("statement"), "db_cancels_total", "db_stack.cancels", [],
         "Statements cancelled on the server because their caller had gone.";
 
@@ -115,9 +117,11 @@ metrics! {
         "Transactions that ended.";
 
     Health: Gauge, One, "database_health", "db_stack.health", [Check],
-        "1 as long as the check passes, else 0.";
+        "1 as long as the check passes, 0.5 where it says that somebody should look, else 0.";
     HealthFailures: Counter, Of("failure"), "database_health_check_failures_total", "db_stack.health.failures", [Check],
         "Checks that failed.";
+    ServerConnections: Gauge, Of("connection"), "db_server_connections", "db_stack.server.connections", [State],
+        "Connections of the server, whoever has them: used, and the max that there may be without those kept for superusers.";
 
     Shed: Counter, Of("call"), "db_shed_total", "db_stack.shed", [Reason, Priority],
         "Calls that were sent away before they got a connection.";

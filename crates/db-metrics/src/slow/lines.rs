@@ -107,7 +107,7 @@ mod tests {
 
     fn note(lines: &Lines, sql: &str) -> Seen {
         let (call, facts) = (Call::default(), Arc::new(StatementFacts::of(sql)));
-        let mut report = CallReport::new(&call, Outcome::Done, SECOND, Spent::default());
+        let mut report = CallReport::new(&call, Outcome::Done, SECOND, &Spent::NOTHING);
         report.facts = Some(&facts);
         lines.note(&report, 2)
     }

@@ -98,3 +98,75 @@ pub(crate) fn attributes(span: &Span) -> BTreeMap<String, String> {
     };
     span.attributes.iter().filter_map(pair).collect()
 }
+
+/// The attributes of a database client's span by the stable conventions, and those of our own namespace.
+const KNOWN: [&str; 9] = [
+    "db.system.name",
+    "db.namespace",
+    "db.query.summary",
+    "db.query.text",
+    "db.response.status_code",
+    "error.type",
+    "server.address",
+    "server.port",
+    "db_stack.",
+];
+
+/// What is wrong with a call's span by the conventions for PostgreSQL; nothing when it keeps to them.
+pub(crate) fn violations(span: &Span) -> Vec<String> {
+    let of = attributes(span);
+    let value = |name: &str| of.get(name).map(String::as_str);
+    let mut wrong = Vec::new();
+    let mut expect = |holds: bool, what: &str| {
+        if !holds {
+            wrong.push(format!("{}: {what}: {of:?}", span.name));
+        }
+    };
+    for name in of.keys() {
+        let known = KNOWN
+            .iter()
+            .any(|known| name == known || known.ends_with('.') && name.starts_with(known));
+        // Those of before the conventions were stable (`db.system`, `db.statement`) are not known either.
+        expect(known, &format!("{name} is in no convention"));
+    }
+    expect(span.kind == 3, "its kind is client");
+    expect(
+        value("db.system.name") == Some("postgresql"),
+        "db.system.name is required",
+    );
+    expect(
+        value("db.namespace").is_some_and(|name| !name.is_empty()),
+        "db.namespace is known",
+    );
+    expect(
+        value("server.address").is_some_and(|name| !name.is_empty()),
+        "server.address is known",
+    );
+    let summary = value("db.query.summary").filter(|summary| !summary.is_empty());
+    expect(
+        span.name == summary.unwrap_or("postgresql"),
+        "its name is db.query.summary",
+    );
+    expect(
+        summary.is_none_or(|summary| summary.len() <= 255),
+        "a summary has at most 255 bytes",
+    );
+    let port = span.attributes.iter().find(|attribute| attribute.key == "server.port");
+    let port = port.map(|port| port.value.as_ref().and_then(|value| value.value.as_ref()));
+    expect(
+        port.is_none_or(|port| matches!(port, Some(Value::IntValue(port)) if *port != 5432)),
+        "server.port is a number, and only there when it is not the usual one",
+    );
+    let failed = span.status.as_ref().is_some_and(|status| status.code == 2);
+    expect(
+        failed == value("error.type").is_some(),
+        "error.type is there exactly for errors",
+    );
+    if let Some(code) = value("db.response.status_code") {
+        expect(
+            code.len() == 5 && value("error.type") == Some(code),
+            "the SQLSTATE is the type of the error",
+        );
+    }
+    wrong
+}

@@ -30,6 +30,7 @@ impl Job {
     /// `shape` is `None` for what must not be answered from memory.
     pub(crate) fn new(cached: &Cached, statement: Statement, fetch: Fetch, shape: Option<[TypeId; 2]>) -> Self {
         let db = &cached.db;
+        let statement = db.inner.telemetry.tagging.on(statement);
         let mut call = db.wishes();
         call.statement = Some(statement.facts().fingerprint());
         let mut policy = cached.policy.clone();

@@ -178,6 +178,7 @@ pub const KEYS: &[KeyDoc] = keys! {
     Duration "health.interval" = "10s", "1ms..=1h": "The time between two probes, give or take a fifth.";
     Duration "health.timeout" = "1s", "1ms..=interval": "How long a probe may take.";
     Duration "health.report_timeout" = "2s", "10ms..=1h": "How long a report may take in all.";
+    Duration "health.report_every" = "1m", "0s..=24h": "How often the monitor makes a report of its own, for metrics; 0 never.";
     Integer "health.alert_after" = "3", "1..=100": "So many failed probes in a row are an alert.";
     Duration "health.unready_after" = "10s", "1ms..=1h": "Unready when the breaker was open, or nothing succeeded, for so long.";
     Duration "health.stalled_after" = "10s", "1s..=1h": "A runtime whose heartbeat is late by more is not alive.";
@@ -215,6 +216,8 @@ pub const KEYS: &[KeyDoc] = keys! {
     Flag "tracing.enabled" = "true", "true or false": "Whether calls have spans, where a subscriber wants `db_stack` at `INFO`.";
     Number "tracing.sample" = "0.01", "0..=1": "The share of calls outside any span that begin a trace.";
     Flag "tracing.query_text" = "true", "true or false": "Whether a span shows the statement, without its literals.";
+    Text "tracing.tags" = "", "at most 8 of `name=value`, with commas in between; names of a-z, 0-9 and _":
+        "What the server is told behind each statement in a comment, in the way of sqlcommenter; nothing when empty.";
 
     Mode "cache.mode" = "enforce", "off, observe or enforce":
         "Nothing is kept for a caller who does not ask for it; `observe` counts hits and runs every query.";

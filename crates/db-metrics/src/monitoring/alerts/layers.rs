@@ -3,7 +3,10 @@
 use super::*;
 
 pub(super) fn layers(w: &Words<'_>) -> Vec<Alert> {
-    let health = w.with(Id::Health, &[(Check, "connectivity")]);
+    let health = w.of(Id::Health);
+    let of_tables = w.with(Id::Health, &[(Check, "tables")]);
+    let of_writes = w.with(Id::Health, &[(Check, "transaction")]);
+    let server = |state| w.with(Id::ServerConnections, &[(State, state)]);
     let failures = w.with(Id::HealthFailures, &[(Check, "connectivity")]);
     let suspects = w.of(Id::LeakSuspects);
     let revoked = w.of(Id::LeasesRevoked);
@@ -17,16 +20,45 @@ pub(super) fn layers(w: &Words<'_>) -> Vec<Alert> {
         Alert {
             name: "DatabaseUnhealthy",
             severity: Severity::Critical,
-            expr: format!("{health} == 0"),
+            expr: format!("min by ({check}) ({health}) == 0"),
             lasting: "1m",
             summary: "Database is unhealthy".into(),
             description: format!("The check of {{{{ $labels.{check} }}}} fails."),
             format: "printf \"%.0f\"",
             action: "The server does not answer as it should: is it up, is the network, did the primary move?",
             drive: Drive {
-                labels: vec![(check.clone(), "connectivity".into())],
-                ..drive(vec![(health.clone(), bump("1", "0"))], "0")
+                labels: vec![(check.clone(), "transaction".into())],
+                ..drive(vec![(of_writes, bump("1", "0"))], "0")
             },
+        },
+        Alert {
+            name: "DatabaseDegraded",
+            severity: Severity::Warning,
+            expr: format!("min by ({check}) ({health}) == 0.5"),
+            lasting: "5m",
+            summary: "Database is degraded".into(),
+            description: format!("The check of {{{{ $labels.{check} }}}} says that somebody should look."),
+            format: "printf \"%.1f\"",
+            action: "`db.health()`, or `/healthz`, says in words what it is.",
+            drive: Drive {
+                labels: vec![(check.clone(), "tables".into())],
+                ..drive(vec![(of_tables, bump("1", "0.5"))], "0.5")
+            },
+        },
+        Alert {
+            name: "DatabaseServerConnections",
+            severity: Severity::Warning,
+            expr: format!("max({} / ignoring({state}) {}) > 0.8", server("used"), server("max")),
+            lasting: "10m",
+            summary: "The server runs out of connections".into(),
+            description: "{value} of the connections that it may have are taken, by whomever.".into(),
+            format: "humanizePercentage",
+            action: "`pg_stat_activity` says who has them. All instances of all services share them: sum up their pools, \
+                     let `pool.limit` share what there is, or put a pooler in between.",
+            drive: drive(
+                vec![(server("max"), "100x160".into()), (server("used"), bump("20", "90"))],
+                "90%",
+            ),
         },
         Alert {
             name: "DatabaseHealthCheckFailures",
