@@ -9,6 +9,7 @@ mod cancel;
 mod cancellation;
 mod cardinality;
 mod causality;
+mod chaos;
 mod coherence;
 mod dead_peers;
 mod deadlocks;
@@ -58,6 +59,8 @@ pub(crate) struct Args {
     /// A smaller run that ends within 50 s and gates ratios and counts only.
     #[arg(long)]
     quick: bool,
+    #[command(flatten)]
+    chaos: chaos::Args,
 }
 
 /// How a proof ended.
@@ -148,6 +151,11 @@ const PROOFS: &[Proof] = &[
 
 /// Written, and not kept yet or never seen to hold: they run by name, and CI does not ask for them.
 const DRAFTS: &[Proof] = &[
+    Proof {
+        name: "chaos",
+        promise: "under a schedule of every fault nothing acknowledged is lost, nothing wrong is answered, nobody hangs",
+        run: |quick| Box::pin(chaos::run(quick, chaos::Args::default())),
+    },
     Proof {
         name: "exactly-once",
         promise: "with connections cut at random bytes nothing acknowledged is lost, and nothing is done twice",
@@ -245,7 +253,12 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     println!("{}: {}", proof.name, proof.promise);
     let limit = if args.quick { QUICK } else { THOROUGH };
     let since = Instant::now();
-    let verdict = match signals.or_done(timeout(limit, (proof.run)(args.quick))).await {
+    // The one proof with options of its own.
+    let proved = match name.as_str() {
+        "chaos" => Box::pin(chaos::run(args.quick, args.chaos)),
+        _ => (proof.run)(args.quick),
+    };
+    let verdict = match signals.or_done(timeout(limit, proved)).await {
         Err(signal) => return Ok(pg::code_after(signal)),
         Ok(Err(_)) => failed(format!("took longer than {limit:?}")),
         Ok(Ok(Err(error))) => failed(format!("could not be run: {error:#}")),
