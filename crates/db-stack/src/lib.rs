@@ -30,6 +30,7 @@ mod endpoint;
 mod events;
 mod executor;
 mod fair;
+mod follow;
 mod health;
 mod lease;
 mod limits;
@@ -78,6 +79,7 @@ pub use db_replica::{Cluster, ClusterStats, NodeStats, ReplicaStats, Standing, W
 pub use db_retry::{CauseStats, Durations, RetryBudget, RetryStats, TransactionStats};
 pub use db_timeout::{ClassLimits, TimeoutStats};
 pub use events::Events;
+pub use follow::{Followed, Following};
 pub use lease::Lease;
 pub use listener::{Listener, Message};
 pub use once::{ONCE_TABLE, Once};
