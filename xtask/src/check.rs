@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use clap::Args;
 
-use crate::{cargo, child, deny, layering, tidy};
+use crate::{api, cargo, child, deny, layering, tidy};
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -59,10 +59,11 @@ struct Row {
 }
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
-    const STEPS: [(&str, Check); 7] = [
+    const STEPS: [(&str, Check); 8] = [
         ("fmt", fmt),
         ("clippy", clippy),
         ("doc", doc),
+        ("api", api::check),
         ("layering", layering::check),
         ("deny", deny::offline),
         ("advisories", deny::advisories),

@@ -1,5 +1,6 @@
 //! `cargo xtask`: the project's own commands. It only shells out; what is measured and proved lives in `db-bench`.
 
+mod api;
 mod bench;
 mod cargo;
 mod check;
@@ -8,6 +9,7 @@ mod counts;
 mod dashboards;
 mod demo;
 mod deny;
+mod features;
 mod layering;
 mod manifests;
 mod pg;
@@ -52,6 +54,10 @@ enum Command {
     Screenshots(Forwarded),
     /// Run every test against one throwaway PostgreSQL (or the one that `DB_STACK_PG_URL` names).
     Test(Forwarded),
+    /// Write the public names of every crate to docs/api.txt; `check` compares with it.
+    Api,
+    /// Whether every feature compiles alone.
+    Features,
     /// Formatting, lints, docs, crate layering, dependencies, tidiness.
     Check(check::Options),
 }
@@ -72,6 +78,8 @@ fn main() -> ExitCode {
         Command::Dashboards(Forwarded { args }) => dashboards::run(args),
         Command::Screenshots(Forwarded { args }) => screenshots::run(&args),
         Command::Test(Forwarded { args }) => test::run(args),
+        Command::Api => api::write(),
+        Command::Features => features::run(),
         Command::Check(options) => check::run(&options),
     };
     done.unwrap_or_else(|error| {

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 /// How a report is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Format {
     /// For a terminal.
     #[default]

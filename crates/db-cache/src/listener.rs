@@ -2,7 +2,7 @@
 
 use crate::{cache::Cache, catalogue::Effect};
 use db_core::{CacheDrop, Event};
-use sqlx::postgres::{PgListener, PgNotification};
+use sqlx::postgres::PgListener;
 use std::{future::Future, time::Duration};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -129,7 +129,7 @@ async fn hear(cache: &Cache, listener: &mut PgListener, pid: i32) -> End {
         let quiet_until = beaten + heartbeat;
         match tokio::time::timeout_at(quiet_until, listener.try_recv()).await {
             Ok(Ok(Some(notification))) => {
-                cache.heard(&notification);
+                cache.heard(notification.payload());
                 if Instant::now() < quiet_until {
                     continue;
                 }
@@ -144,7 +144,7 @@ async fn hear(cache: &Cache, listener: &mut PgListener, pid: i32) -> End {
             Err(_) => return End::Silent,
         }
         while let Some(notification) = listener.next_buffered() {
-            cache.heard(&notification);
+            cache.heard(notification.payload());
         }
         beaten = asked;
         signals.heard(asked, lease(cache));
@@ -153,9 +153,10 @@ async fn hear(cache: &Cache, listener: &mut PgListener, pid: i32) -> End {
 }
 
 impl Cache {
-    fn heard(&self, notification: &PgNotification) {
+    /// Anybody may notify: what is not understood counts as everything.
+    fn heard(&self, payload: &str) {
         let shared = &*self.shared;
-        match notification.payload() {
+        match payload {
             "*" => shared.schema_changed(),
             payload => {
                 let catalogue = shared.catalogue.load();
@@ -166,6 +167,25 @@ impl Cache {
                     .unwrap_or(Effect::Everything);
                 shared.apply(&effect, CacheDrop::Notified);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::CacheConfig;
+    use db_core::Observers;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn any_payload_is_heard(payload in prop_oneof![any::<String>(), "[0-9]{0,30}", "-?[0-9]{1,10}"]) {
+            let cache = Cache::new(CacheConfig::default(), Observers::default()).unwrap();
+            cache.heard(&payload);
+            let heard = cache.stats().invalidations.iter().map(|(_, count)| count).sum::<u64>();
+            // Without a schema nothing is known of any table.
+            prop_assert_eq!(heard, 1);
         }
     }
 }

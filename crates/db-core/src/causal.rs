@@ -25,7 +25,9 @@ impl FromStr for Lsn {
     type Err = CausalError;
 
     fn from_str(text: &str) -> Result<Self, CausalError> {
-        let part = |part: &str| u32::from_str_radix(part, 16).ok().map(u64::from);
+        // `from_str_radix` takes a sign.
+        let plain = |part: &&str| part.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let part = |part: &str| u32::from_str_radix(Some(part).filter(plain)?, 16).ok().map(u64::from);
         let parts = text
             .split_once('/')
             .and_then(|(high, low)| Some((part(high)?, part(low)?)));

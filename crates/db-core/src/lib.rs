@@ -41,6 +41,8 @@ mod sqlstate;
 mod statement;
 mod suspect;
 mod tenant;
+#[cfg(feature = "tower")]
+mod tower;
 
 pub use alarm::Alarm;
 pub use breaker::{BreakerCause, BreakerOpen, BreakerState};
@@ -70,4 +72,6 @@ pub use sqlstate::{SqlState, SqlStateClass};
 pub use statement::{Replay, Statement, Want, row_bytes};
 pub use suspect::{LeaseCause, LeaseRevoked, Suspect, TransactionState};
 pub use tenant::Tenant;
+#[cfg(feature = "tower")]
+pub use tower::{FromTower, IntoTower};
 pub use tower_layer::{Layer, layer_fn};

@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 /// Who gets the metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Exporter {
     /// The built-in one: a page to scrape, on a listener of its own or inside an existing axum app.
     #[default]

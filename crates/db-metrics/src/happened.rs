@@ -29,6 +29,8 @@ const ACQUIRE: [&str; 11] = [
     "shed",
     "other",
 ];
+/// What layers in observe mode tell of; what they only count is read from them.
+const WOULD_HAVE: [&str; 5] = ["refused", "timed_out", "retried", "breaker_opened", "lease_revoked"];
 const CLASSES: [&str; 5] = ["instant", "fast", "normal", "slow", "batch"];
 const ORIGINS: [LimitOrigin; 4] = [
     LimitOrigin::Class,
@@ -58,6 +60,7 @@ impl Happened {
         each(Id::OverAlert, &CLASSES);
         each(Id::Retries, &RetryCause::ALL.map(RetryCause::name));
         each(Id::RetriesGivenUp, &GaveUp::ALL.map(GaveUp::name));
+        each(Id::WouldHave, &WOULD_HAVE);
         each(Id::CacheInvalidations, &CacheDrop::ALL.map(CacheDrop::name));
         for reason in ShedReason::ALL {
             zeros.extend(Priority::ALL.map(|priority| (Id::Shed, [reason.name(), priority.name()])));
@@ -115,6 +118,11 @@ impl Happened {
             Event::CacheInvalidated { reason, .. } => one(Id::CacheInvalidations, reason.name()),
             Event::LeaseSuspect(suspect) => one(Id::LeaksFound, suspect.cause.name()),
             Event::LeaseRevoked(suspect) => one(Id::LeasesRevoked, suspect.cause.name()),
+            Event::WouldRefuse { .. } => one(Id::WouldHave, WOULD_HAVE[0]),
+            Event::WouldTimeOut { .. } => one(Id::WouldHave, WOULD_HAVE[1]),
+            Event::WouldRetry { .. } => one(Id::WouldHave, WOULD_HAVE[2]),
+            Event::BreakerWouldOpen { .. } => one(Id::WouldHave, WOULD_HAVE[3]),
+            Event::WouldRevoke(_) => one(Id::WouldHave, WOULD_HAVE[4]),
             Event::NestedAcquire { .. } => one(Id::NestedAcquires, ""),
             Event::NodeBanned { reason, .. } => one(Id::ReplicaBans, reason.name()),
             Event::PrimaryMoved { .. } => one(Id::PrimaryMoves, ""),

@@ -10,6 +10,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// What moves the limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum LimitPolicy {
     /// Throughput: as far up as more leases bring more of it.
     Gradient,

@@ -9,6 +9,7 @@ const GOOD_LOOKS: u32 = 2;
 
 /// Whether a node gets reads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Standing {
     /// Nothing is known yet.
     #[default]

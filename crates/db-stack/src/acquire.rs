@@ -1,10 +1,32 @@
 //! `&Db` as an sqlx `Acquire`, so that `sqlx::migrate!().run(&db)` and generic code work.
 
-use crate::{Db, cached::hold_for_raw, lease::Lease};
+use crate::{Db, cached::hold_for_raw, db::Inner, lease::Lease};
 use db_cache::Cache;
-use db_core::{Lease as _, NeedsSession, Result};
+use db_core::{AcquireError, AcquireFailure, Call, Lease as _, NeedsSession, Result};
 use futures_core::future::BoxFuture;
 use sqlx::{Acquire, Postgres, Transaction};
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
+
+/// So much longer than the pool the facade waits, since the pool knows more about why there was none.
+const LAST_WORD: Duration = Duration::from_millis(1);
+
+/// A lease within the timeout and the deadline of the handle. The time layer is about calls, and a lease is none: the
+/// deadline alone would bound the wait in the queue, and not the test of a connection that has died meanwhile.
+pub(crate) async fn in_time(inner: &Inner, call: Call) -> Result<Lease> {
+    let began = Instant::now();
+    let call = match call.timeout {
+        Some(timeout) => call.with_deadline(began + timeout),
+        None => call,
+    };
+    let Some(deadline) = call.deadline else {
+        return inner.acquire(&call).await;
+    };
+    match timeout_at(deadline + LAST_WORD, inner.acquire(&call)).await {
+        Ok(lease) => lease,
+        Err(_) => Err(AcquireError::new(AcquireFailure::TimedOut, began.elapsed()).into()),
+    }
+}
 
 /// A lease on which statements are surely nobody else's.
 pub(crate) fn own(lease: Lease) -> Result<Lease> {
@@ -29,7 +51,7 @@ impl<'a> Acquire<'a> for &'_ Db {
         let db = self.clone();
         Box::pin(async move {
             db.unconfined("a lease of one's own")?;
-            let lease = db.inner.acquire(&db.wishes()).await?;
+            let lease = in_time(&db.inner, db.wishes()).await?;
             Ok(raw(&db.inner.cached.cache, lease)?)
         })
     }

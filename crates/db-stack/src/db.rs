@@ -191,6 +191,7 @@ impl Db {
     }
 
     /// A connection of one's own, which derefs to [`sqlx::PgConnection`]. It is verified and reset when it comes back.
+    /// The wait for it ends at the handle's timeout and deadline, and after `pool.acquire_timeout`.
     /// Anything may be written on it: as long as it is out, nothing is answered from the cache.
     /// Dropping the future loses nothing. Through a transaction pooler it is a connection to the pooler: sessions change
     /// under it, and where the pooler does not follow prepared statements this is refused.
@@ -200,7 +201,7 @@ impl Db {
         let free = self.unconfined("a lease of one's own");
         async move {
             free?;
-            acquire::raw(&inner.cached.cache, inner.acquire(&call).await?)
+            acquire::raw(&inner.cached.cache, acquire::in_time(&inner, call).await?)
         }
     }
 
@@ -308,7 +309,10 @@ impl Db {
         }
         self.inner.pool.reload(config.pool.clone()).map_err(Error::from)?;
         self.inner.timeouts.reload(config.timeout.clone())?;
-        self.inner.retries.reload(config.retry.clone())?;
+        let mut retry = config.retry.clone();
+        // What was found out about the way to the server stays true.
+        retry.pooler |= self.inner.retries.config().pooler;
+        self.inner.retries.reload(retry)?;
         self.inner.leaks.reload(config.leak.clone())?;
         self.inner.breaker.reload(config.breaker.clone())?;
         self.inner.health.reload(config.health.clone())?;

@@ -33,6 +33,7 @@ mod endpoint;
 mod events;
 mod executor;
 mod fair;
+mod follow;
 mod health;
 mod lease;
 mod limits;
@@ -85,6 +86,7 @@ pub use db_retry::{CauseStats, Durations, RetryBudget, RetryStats, TransactionSt
 pub use db_timeout::{ClassLimits, TimeoutStats};
 pub use discover::dns_nodes;
 pub use events::Events;
+pub use follow::{Followed, Following};
 pub use lease::Lease;
 pub use listener::{Listener, Message};
 pub use once::{ONCE_TABLE, Once};

@@ -133,6 +133,8 @@ impl Read for Layers {
         ] {
             readings.total(Id::CacheLookups, &[outcome], count);
         }
+        readings.total(Id::WouldHave, &["cache_hit"], cache.total.would_hit);
+        readings.total(Id::WouldHave, &["replica_read"], inner.replicas.stats().would_read);
         readings.gauge(Id::CacheEntries, &[], cache.entries as f64);
         readings.gauge(Id::CacheBytes, &[], cache.bytes as f64);
         let deaf = cache.listening == Some(false);

@@ -385,3 +385,21 @@ async fn close_reports_transactions_of_sqlx_that_are_still_out() {
     drop(tx);
     until("it is gone", async || db.stats().lent == 0).await;
 }
+
+#[tokio::test]
+async fn the_wait_for_a_lease_ends_at_the_timeout_of_the_handle() {
+    let rig = rig().await;
+    let db = rig.db(1);
+    let held = db.acquire().await.unwrap();
+    let since = Instant::now();
+    let limited = db.timeout(Duration::from_millis(100));
+    let error = limited.acquire().await.err().unwrap();
+    assert!(matches!(error, Error::Acquire(_)), "{error:?}");
+    // `pool.acquire_timeout` is five seconds and more.
+    assert!(since.elapsed() < Duration::from_secs(3), "{:?}", since.elapsed());
+    let since = Instant::now();
+    assert!(Acquire::acquire(&limited).await.is_err());
+    assert!(since.elapsed() < Duration::from_secs(3), "{:?}", since.elapsed());
+    drop(held);
+    limited.acquire().await.unwrap();
+}

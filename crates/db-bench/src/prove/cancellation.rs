@@ -1,7 +1,7 @@
 //! A call that is dropped at any await point must not hurt the next caller.
 
 mod acts;
-mod aftermath;
+pub(crate) mod aftermath;
 mod cut;
 mod ledger;
 mod poisoned;

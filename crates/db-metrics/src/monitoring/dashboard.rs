@@ -213,6 +213,7 @@ fn rows(w: &Words<'_>) -> Vec<(&'static str, Vec<Panel>)> {
                     "left",
                 ),
                 each("Transactions", "ops", Id::Transactions, Outcome),
+                each("What observing layers would have done", "ops", Id::WouldHave, Reason),
                 one(
                     "Statements cancelled on the server",
                     "ops",

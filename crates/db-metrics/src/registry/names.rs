@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 /// Which of the two sets of names is exported.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum NameSet {
     /// `{namespace}_db_queries_total{operation, status}` and so on.
     #[default]

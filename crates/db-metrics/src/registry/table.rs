@@ -115,6 +115,8 @@ metrics! {
         "Retries that are left for all callers together.";
     Transactions: Counter, Of("transaction"), "db_transactions_total", "db_stack.transactions", [Outcome],
         "Transactions that ended.";
+    WouldHave: Counter, Of("call"), "db_would_have_total", "db_stack.would_have", [Reason],
+        "What layers in observe mode would have done: refused, timed_out, retried, breaker_opened, lease_revoked, cache_hit, replica_read.";
 
     Health: Gauge, One, "database_health", "db_stack.health", [Check],
         "1 as long as the check passes, 0.5 where it says that somebody should look, else 0.";

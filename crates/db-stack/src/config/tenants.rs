@@ -9,6 +9,7 @@ const LONGEST_PATTERN: usize = 1000;
 /// What keeps tenants apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Tenancy {
     /// Nothing: an id counts for shares of connections and for the cache alone.
     Off,

@@ -1,6 +1,7 @@
 //! The configuration: sources and their order, every rule with its message, secrets, and the reference page.
 
 mod connecting;
+mod foreign;
 mod reference;
 mod rules;
 mod secrets;

@@ -69,7 +69,7 @@ pub(crate) async fn check(db: &Db, server: &Postgres, max: u32, findings: &mut F
     Ok(())
 }
 
-async fn inspect(lease: &mut Lease) -> anyhow::Result<Option<String>> {
+pub(crate) async fn inspect(lease: &mut Lease) -> anyhow::Result<Option<String>> {
     let row = timeout(QUIET, lease.fetch_one(sqlx::raw_sql(INSPECT)))
         .await
         .context("a lease does not answer")??;

@@ -1,0 +1,21 @@
+-- The main server. Role app is no superuser: row-level security binds it.
+CREATE ROLE app LOGIN;
+CREATE TABLE accounts (id int4 PRIMARY KEY, balance int8 NOT NULL);
+INSERT INTO accounts SELECT i, 0 FROM generate_series(0, 15) AS i;
+CREATE TABLE transfers (id int8 NOT NULL, payer int4 NOT NULL, payee int4 NOT NULL, amount int8 NOT NULL);
+CREATE TABLE plain (n int8 NOT NULL);
+CREATE TABLE cells (id int4 PRIMARY KEY, n int8 NOT NULL);
+INSERT INTO cells SELECT i, 0 FROM generate_series(0, 7) AS i;
+CREATE TABLE pairs (id int4 PRIMARY KEY, n int8 NOT NULL);
+INSERT INTO pairs SELECT i, 0 FROM generate_series(0, 7) AS i;
+CREATE TABLE note (tenant text NOT NULL, body int4 NOT NULL);
+INSERT INTO note SELECT 't' || i, j FROM generate_series(0, 9) AS i, generate_series(1, 3) AS j;
+ALTER TABLE note ENABLE ROW LEVEL SECURITY;
+CREATE POLICY own ON note USING (tenant = current_setting('app.tenant'));
+CREATE TABLE probe (id int4 PRIMARY KEY, n int8 NOT NULL);
+INSERT INTO probe SELECT i, 0 FROM generate_series(0, 63) AS i;
+CREATE TABLE hot (id int4 PRIMARY KEY, n int8 NOT NULL);
+INSERT INTO hot VALUES (1, 0), (2, 0);
+CREATE TABLE shape (id int4 PRIMARY KEY, note text NOT NULL);
+INSERT INTO shape SELECT i, 'note' FROM generate_series(0, 7) AS i;
+GRANT ALL ON ALL TABLES IN SCHEMA public TO app;
