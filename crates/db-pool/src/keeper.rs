@@ -70,7 +70,7 @@ fn tidy(shared: &Arc<Shared>) {
     let config = shared.config.load();
     let over = {
         let mut state = shared.state.lock();
-        state.forget_absent(config.priorities.reserve_for, Instant::now());
+        state.forget_absent(&config, Instant::now());
         state.open() > state.room
     };
     if over {

@@ -11,11 +11,14 @@ pub(crate) struct Shares {
 }
 
 impl Shares {
-    /// The configured numbers where they fit. Floors together take half of the budget at most and leave one place that
-    /// is nobody's; ceilings shrink with a budget below the largest of them.
-    pub(crate) fn of(config: &PrioritiesConfig, budget: u32) -> Self {
+    /// The configured numbers where they fit. Floors of those present together take half of the budget at most and leave
+    /// one place that is nobody's: a small budget is not divided among the absent. Ceilings shrink with a budget below
+    /// the largest of them.
+    pub(crate) fn of(config: &PrioritiesConfig, budget: u32, present: Present) -> Self {
         let all = config.all();
-        let sum: u32 = all.iter().map(|share| share.floor).sum();
+        let here = |priority: &Priority| present.is_empty() || present.has(*priority);
+        let those = Priority::ALL.into_iter().filter(here).map(Priority::index);
+        let sum: u32 = those.clone().map(|index| all[index].floor).sum();
         let largest = all.iter().map(|share| share.ceiling).max().unwrap_or(1).max(1);
         let floor_scale = scale(f64::from(budget) / 2.0, sum);
         let ceiling_scale = scale(f64::from(budget), largest);
@@ -26,9 +29,9 @@ impl Shares {
         }
         let ceilings = all.map(|share| scaled(share.ceiling, ceiling_scale).max(1));
         // Rounding may have given too much: the least urgent gives it back first.
-        while floors.iter().sum::<u32>() > budget.saturating_sub(1) {
-            match floors.iter_mut().rev().find(|floor| **floor > 0) {
-                Some(floor) => *floor -= 1,
+        while those.clone().map(|index| floors[index]).sum::<u32>() > budget.saturating_sub(1) {
+            match those.clone().rev().find(|index| floors[*index] > 0) {
+                Some(index) => floors[index] -= 1,
                 None => break,
             }
         }
@@ -75,6 +78,10 @@ impl Present {
         self.0 & (1 << priority.index()) != 0
     }
 
+    pub(crate) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
     pub(crate) fn only(self, priority: Priority) -> bool {
         self.0 & !(1 << priority.index()) == 0
     }
@@ -102,7 +109,7 @@ mod tests {
     #[test]
     fn the_reports_numbers_hold_where_they_fit_and_shrink_where_not() {
         let config = PrioritiesConfig::default();
-        let at = |budget| Shares::of(&config, budget);
+        let at = |budget| Shares::of(&config, budget, Present::default());
         assert_eq!(at(70).floors, [3, 5, 5, 2]);
         assert_eq!(at(70).ceilings, [10, 20, 30, 10]);
         assert_eq!(at(10).floors, [1, 2, 2, 1]);
@@ -117,8 +124,27 @@ mod tests {
     }
 
     #[test]
+    fn a_small_budget_is_divided_among_those_who_are_there() {
+        let mut present = Present::default();
+        present.add(Priority::Critical);
+        present.add(Priority::Background);
+        let config = PrioritiesConfig::default();
+        let floors = |budget| {
+            let of = Shares::of(&config, budget, present).floors;
+            (of[0], of[3])
+        };
+        assert_eq!(floors(10), (3, 2));
+        assert_eq!(floors(6), (2, 1));
+        assert_eq!(floors(2), (1, 0));
+        for budget in 1..200 {
+            let (critical, background) = floors(budget);
+            assert!(critical + background < budget, "{budget}");
+        }
+    }
+
+    #[test]
     fn floors_of_the_absent_are_lent_and_of_the_present_held_back() {
-        let shares = Shares::of(&PrioritiesConfig::default(), 10);
+        let shares = Shares::of(&PrioritiesConfig::default(), 10, Present::default());
         let mut present = Present::default();
         present.add(Priority::Normal);
         assert_eq!(shares.held_back(Priority::Normal, &[0; 4], present), 0);

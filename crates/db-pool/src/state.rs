@@ -127,7 +127,7 @@ impl State {
             room: governor::START,
             forecast: Forecast::default(),
             load: Load::default(),
-            shares: Shares::of(&config.priorities, 1),
+            shares: Shares::of(&config.priorities, 1, Present::default()),
             used: [0; 4],
             present: Present::default(),
             asked: [now; 4],
@@ -153,7 +153,7 @@ impl State {
     /// Another limit: floors and ceilings follow.
     pub(crate) fn resize(&mut self, config: &PoolConfig, target: u32, room: u32) {
         (self.target, self.room, self.limit) = (target, room, target.min(room));
-        self.shares = Shares::of(&config.priorities, self.limit);
+        self.divide(config);
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
@@ -161,6 +161,11 @@ impl State {
         )]
         let ceiling = (f64::from(self.limit) * config.tenant_share).ceil() as u32;
         self.tenant_ceiling = ceiling.max(1);
+    }
+
+    /// Floors follow the limit, and who is there.
+    fn divide(&mut self, config: &PoolConfig) {
+        self.shares = Shares::of(&config.priorities, self.limit, self.present);
     }
 
     /// The hottest connection, unless it has outlived its time; those are moved to `ended`.
@@ -171,7 +176,10 @@ impl State {
         now: Instant,
         ended: &mut Vec<(Box<Conn>, CloseReason)>,
     ) -> Checkout {
-        self.present.add(caller.priority);
+        if !self.present.has(caller.priority) {
+            self.present.add(caller.priority);
+            self.divide(config);
+        }
         self.asked[caller.priority.index()] = now;
         if !self.admits(config, caller) {
             return Checkout::None;
@@ -284,16 +292,20 @@ impl State {
     }
 
     /// Priorities that have not asked for a while hold nothing back any more. Whether any went.
-    pub(crate) fn forget_absent(&mut self, reserve_for: Duration, now: Instant) -> bool {
+    pub(crate) fn forget_absent(&mut self, config: &PoolConfig, now: Instant) -> bool {
         let before = self.present;
         for priority in Priority::ALL {
             let index = priority.index();
             let idle = self.used[index] == 0 && self.queue.waiting(priority) == 0;
-            if idle && now.saturating_duration_since(self.asked[index]) > reserve_for {
+            if idle && now.saturating_duration_since(self.asked[index]) > config.priorities.reserve_for {
                 self.present.remove(priority);
             }
         }
-        before != self.present
+        let changed = before != self.present;
+        if changed {
+            self.divide(config);
+        }
+        changed
     }
 
     /// A connection leaves the pool.
