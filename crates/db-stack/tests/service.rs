@@ -1,4 +1,4 @@
-//! The example service, driven as its clients do, also while its database is away.
+//! The example service, driven as its clients do.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 #[path = "../examples/service/app.rs"]
@@ -9,10 +9,10 @@ use app::{NewOrder, Order, SEEN};
 use axum::{
     Router,
     body::{Body, to_bytes},
-    http::{Request, StatusCode, header::RETRY_AFTER},
+    http::{Request, StatusCode},
     response::Response,
 };
-use common::{rig, until};
+use common::rig;
 use tower::ServiceExt;
 
 async fn get(app: &Router, path: &str, seen: Option<&str>) -> Response {
@@ -79,30 +79,5 @@ async fn orders_are_placed_once_and_read_by_those_who_placed_them() {
         .await
         .unwrap();
     assert!(String::from_utf8_lossy(&text).contains("ava_db_queries_total"));
-    db.close().await;
-}
-
-#[tokio::test]
-async fn without_a_database_it_says_when_to_come_back() {
-    let rig = rig().await;
-    let (proxy, db) = rig.proxied(2).await;
-    app::prepare(&db).await.unwrap();
-    let app = app::router(db.clone());
-    let id: i64 = json(post(&app, Some("k-2"), "tea").await).await;
-    let path = format!("/orders/{id}");
-    json::<Order>(get(&app, &path, None).await).await;
-
-    proxy.close_port().await.unwrap();
-    proxy.cut_all(db_testkit::CutStyle::Reset);
-    until("503", async || {
-        let refused = get(&app, "/customers/7/orders", None).await;
-        refused.status() == StatusCode::SERVICE_UNAVAILABLE && refused.headers().contains_key(RETRY_AFTER)
-    })
-    .await;
-    proxy.heal();
-    until("served again", async || {
-        get(&app, "/customers/7/orders", None).await.status() == StatusCode::OK
-    })
-    .await;
     db.close().await;
 }

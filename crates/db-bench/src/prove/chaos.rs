@@ -58,6 +58,8 @@ const STEP: Duration = Duration::from_millis(4_700);
 
 /// Options of this proof alone.
 #[derive(Clone, Debug, Default, clap::Args)]
+// The arguments around it are a group named after their own type, `Args`.
+#[group(id = "chaos")]
 pub(crate) struct Args {
     /// chaos: how long faults go on; at least one round of all of them.
     #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
