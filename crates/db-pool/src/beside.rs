@@ -150,6 +150,9 @@ impl Pool {
     }
 
     async fn dial(&self, limit: Duration) -> Result<(Beside, crate::conn::Backend, Duration)> {
+        if self.is_closed() {
+            return Err(AcquireError::new(AcquireFailure::Closed, Duration::ZERO).into());
+        }
         let since = Instant::now();
         let (endpoint, session) = (self.shared.endpoint.load_full(), self.shared.session.load_full());
         match endpoint.dial(&session, limit).await {
@@ -162,7 +165,7 @@ impl Pool {
     }
 }
 
-fn no_connection(source: sqlx::Error, waited: Duration) -> Error {
+pub(crate) fn no_connection(source: sqlx::Error, waited: Duration) -> Error {
     let cause = Arc::new(ConnectFailure::new(source));
     let mut error = AcquireError::new(cause.failure, waited);
     if error.failure == AcquireFailure::TimedOut {

@@ -30,9 +30,8 @@ impl Pool {
         let since = Instant::now();
         let limit = since + self.shared.config.load().drain_timeout;
         self.shared.shut();
-        if let Some(inner) = self.shared.inner.get() {
-            drop(timeout_at(limit, inner.close()).await);
-        }
+        // Also when there is none yet: it must not come to life later.
+        drop(timeout_at(limit, self.inner().close()).await);
         drop(timeout_at(limit, self.shared.empty()).await);
         let still_out = self.holders();
         if !still_out.is_empty() {

@@ -105,7 +105,24 @@ impl Control {
         let mut signals = Vec::with_capacity(BATCH);
         let mut looks = Vec::new();
         let mut counts = Vec::new();
-        while requests.recv_many(&mut batch, BATCH).await > 0 {
+        let mut epochs = shared.epochs.subscribe();
+        loop {
+            let received = tokio::select! {
+                received = requests.recv_many(&mut batch, BATCH) => received,
+                // At once, since with a full server it may be too late when it is needed; and nothing holds on to the
+                // server of before.
+                Ok(()) = epochs.changed() => {
+                    let current = shared.state.lock().epoch;
+                    if std::mem::replace(&mut epoch, current) != current {
+                        drop(conn.take());
+                        conn = open(&shared).await;
+                    }
+                    continue;
+                }
+            };
+            if received == 0 {
+                break;
+            }
             let current = shared.state.lock().epoch;
             if std::mem::replace(&mut epoch, current) != current {
                 // The endpoint has moved: the old server's backends are not ours any more.

@@ -116,6 +116,19 @@ impl Endpoint {
         Ok(fresh)
     }
 
+    /// The options to dial with at this moment, within `limit`: those of [`Endpoint::options`], asked for anew.
+    pub(crate) async fn current(&self, session: &SessionConfig, limit: Duration) -> sqlx::Result<PgConnectOptions> {
+        match timeout(limit, self.fresh()).await {
+            Ok(fresh) => Ok(fresh?.options(session)),
+            Err(_) => Err(sqlx::Error::Io(io::ErrorKind::TimedOut.into())),
+        }
+    }
+
+    /// Whether the options may be others at each time.
+    pub(crate) fn is_asked(&self) -> bool {
+        self.source.is_some()
+    }
+
     /// The server's name and port, unless it is reached by a unix socket.
     pub(crate) async fn name(&self) -> Option<(String, u16)> {
         let options = self.fresh().await.ok()?.options;

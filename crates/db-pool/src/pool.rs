@@ -1,6 +1,7 @@
 //! The handle.
 
 use crate::{
+    beside,
     config::{PoolConfig, SessionConfig},
     control::Control,
     dial::{Endpoint, OptionsSource},
@@ -19,7 +20,8 @@ use crate::{
 };
 use arc_swap::ArcSwap;
 use db_core::{
-    Call, Event, Holder, Lease, LeaseState, NeedsSession, Observers, Result, SharedSession, Source,
+    AcquireError, AcquireFailure, Call, Event, Holder, Lease, LeaseState, NeedsSession, Observers, Result,
+    SharedSession, Source,
     config::{Checks, InvalidConfig},
 };
 use parking_lot::Mutex;
@@ -305,9 +307,13 @@ impl Pool {
 
     /// An sqlx pool of one connection at the same endpoint, beside the budget and without any hooks: for a `PgListener`
     /// that has to stay up when the pool is exhausted. Nothing is opened yet.
-    pub fn aside(&self) -> PgPool {
-        let options = self.shared.endpoint.load().options(&self.shared.session.load());
-        inner::aside(options, self.shared.config.load().connect_timeout)
+    ///
+    /// # Errors
+    /// Where the options come from a source, what it says, after `connect_timeout` at the latest.
+    pub async fn aside(&self) -> sqlx::Result<PgPool> {
+        let limit = self.shared.config.load().connect_timeout;
+        let (endpoint, session) = (self.shared.endpoint.load_full(), self.shared.session.load_full());
+        Ok(inner::aside(endpoint.current(&session, limit).await?, limit))
     }
 
     /// A place in the budget for a connection that the inner pool is about to open: a free one, else that of a lease
@@ -317,10 +323,17 @@ impl Pool {
     /// As [`Pool::acquire`].
     pub async fn lend(&self, call: &Call) -> Result<Lent> {
         self.start();
-        if self.shared_session(call).await?.is_some()
-            && let Some(inner) = self.shared.inner.get()
-        {
-            inner.set_connect_options(self.shared.endpoint.load().options(&self.shared.session.load()));
+        if self.is_closed() {
+            return Err(AcquireError::new(AcquireFailure::Closed, Duration::ZERO).into());
+        }
+        let pooled = self.shared_session(call).await?.is_some();
+        let (endpoint, session) = (self.shared.endpoint.load_full(), self.shared.session.load_full());
+        // What the inner pool was made with may be out of date.
+        if pooled || endpoint.is_asked() {
+            let (since, limit) = (Instant::now(), self.shared.config.load().connect_timeout);
+            let current = endpoint.current(&session, limit).await;
+            let options = current.map_err(|error| beside::no_connection(error, since.elapsed()))?;
+            self.inner().set_connect_options(options);
         }
         match self.shared.try_lend() {
             Some(lent) => Ok(lent),

@@ -24,6 +24,7 @@ use db_pool::{CloseReport, Pool, PoolStats};
 use db_replica::Routed;
 use db_retry::{RetryPolicy, RetryStats};
 use db_timeout::{TimeoutLayer, TimeoutStats};
+use futures_util::future::join3;
 use sqlx::{PgPool, SqlSafeStr, postgres::PgConnectOptions};
 use std::{fmt, future::Future, panic::Location, sync::Arc, time::Duration};
 use tokio::time::Instant;
@@ -324,13 +325,18 @@ impl Db {
         nodes::reload(&self.inner, &before, config)
     }
 
-    /// Stops handing out connections, waits for those in use up to `pool.drain_timeout`, then ends their sessions.
+    /// Stops handing out connections, waits for those in use up to `pool.drain_timeout`, then ends their sessions. What
+    /// the stack opened for itself ends as well: afterwards the server knows nothing of it any more.
     /// Cancel-safe: a dropped future leaves the database closed to new callers.
     pub async fn close(&self) -> CloseReport {
         self.inner.cached.stop();
-        self.inner.health.close();
-        nodes::close(&self.inner.replicas).await;
-        let report = self.inner.pool.close().await;
+        self.inner.breaker.close();
+        let (report, (), ()) = join3(
+            self.inner.pool.close(),
+            self.inner.health.close(),
+            nodes::close(&self.inner.replicas),
+        )
+        .await;
         self.inner.telemetry.slow.close().await;
         report
     }

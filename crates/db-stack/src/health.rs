@@ -95,6 +95,10 @@ impl Subject for Patient {
         self.breaker.stats()
     }
 
+    fn epoch(&self) -> u64 {
+        self.pool.epoch()
+    }
+
     fn is_closed(&self) -> bool {
         self.pool.is_closed()
     }

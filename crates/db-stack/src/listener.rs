@@ -4,7 +4,7 @@ use crate::{Db, cached::ListensOnly};
 use db_core::{NeedsSession, Result};
 use sqlx::postgres::{PgListener, PgNotification};
 use std::{fmt, time::Duration};
-use tokio::time::sleep;
+use tokio::{sync::watch, time::sleep};
 
 /// Waits between attempts to get the connection back.
 const RECONNECT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
@@ -14,7 +14,7 @@ const RECONNECT: (Duration, Duration) = (Duration::from_millis(50), Duration::fr
 pub enum Message {
     /// A notification.
     Notification(PgNotification),
-    /// The connection was lost and is back: whatever was sent in between has been missed.
+    /// The connection was lost, or the endpoint has moved, and it is back: whatever was sent in between has been missed.
     Reconnected,
 }
 
@@ -23,6 +23,8 @@ pub struct Listener {
     db: Db,
     channels: Vec<String>,
     listener: Option<(PgListener, ListensOnly)>,
+    /// Of the endpoint.
+    epochs: watch::Receiver<u64>,
 }
 
 impl Db {
@@ -36,6 +38,7 @@ impl Db {
             db: self.clone(),
             channels: Vec::new(),
             listener: None,
+            epochs: self.inner.pool.epochs(),
         };
         listener.open().await?;
         Ok(listener)
@@ -72,9 +75,13 @@ impl Listener {
         let mut wait = RECONNECT.0;
         loop {
             match self.listener.as_mut() {
-                Some((listener, _)) => match listener.try_recv().await {
-                    Ok(Some(notification)) => return Ok(Message::Notification(notification)),
-                    Ok(None) | Err(_) => self.listener = None,
+                Some((listener, _)) => tokio::select! {
+                    heard = listener.try_recv() => match heard {
+                        Ok(Some(notification)) => return Ok(Message::Notification(notification)),
+                        Ok(None) | Err(_) => self.listener = None,
+                    },
+                    // The server of before may live on, and nobody tells it anything any more.
+                    Ok(()) = self.epochs.changed() => self.listener = None,
                 },
                 None => match self.open().await.map(drop) {
                     Ok(()) => return Ok(Message::Reconnected),
@@ -97,6 +104,7 @@ impl Listener {
             if pool.shared_session(&self.db.wishes()).await?.is_some() {
                 return Err(NeedsSession::Listen.into());
             }
+            self.epochs.mark_unchanged();
             let lent = pool.lend(&self.db.wishes()).await?;
             let mut listener = PgListener::connect_with(pool.inner()).await?;
             lent.taken_over();

@@ -168,9 +168,9 @@ pub(crate) fn reload(inner: &Inner, before: &DbConfig, config: DbConfig) -> Resu
 /// Ends the watching, and closes the pools for reads.
 pub(crate) async fn close(replicas: &Routed<NodeStack>) {
     replicas.cluster().stop();
-    let closing = replicas
-        .services()
-        .into_iter()
-        .map(|(_, server)| async move { server.pool.close().await });
+    let closing = replicas.services().into_iter().map(|(_, server)| async move {
+        server.breaker.close();
+        server.pool.close().await
+    });
     futures_util::future::join_all(closing).await;
 }

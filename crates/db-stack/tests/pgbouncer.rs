@@ -1,7 +1,7 @@
 //! Through a transaction pooler: right answers, no session state, clear errors. Once for each PgBouncer on this machine.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
-use db_stack::{Db, Error, NeedsSession, Pooler};
+use db_stack::{Db, Error, NeedsSession, Pooler, Status};
 use db_testkit::{PgBouncer, Postgres};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 use std::{collections::HashSet, time::Duration};
@@ -248,6 +248,49 @@ async fn a_timeout_gives_the_slot_back_and_cancels_nobody_else() {
         sleep(Duration::from_millis(100)).await;
         timeout(SOON, db.close()).await.unwrap();
         innocent.await.unwrap().unwrap();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_report_says_how_the_server_behind_it_is() {
+    each(BOTH, async |rig| {
+        let db = rig.db(2);
+        for _ in 0..2 {
+            let since = Instant::now();
+            let report = db.health().await;
+            assert!(since.elapsed() < db.config().health.report_timeout + Duration::from_secs(2));
+            for name in [
+                "connectivity",
+                "transaction",
+                "tables",
+                "replication",
+                "transaction_ids",
+                "connections",
+            ] {
+                let check = report.check(name).unwrap();
+                assert_eq!(check.status, Status::Healthy, "{name}: {report}");
+            }
+            assert_eq!(report.http_status(), 200, "{report}");
+        }
+        rig.server.freeze().await.unwrap();
+        let since = Instant::now();
+        let report = db.health().await;
+        assert!(since.elapsed() < db.config().health.report_timeout + Duration::from_secs(2));
+        assert_eq!(
+            report.check("connectivity").unwrap().status,
+            Status::Unhealthy,
+            "{report}"
+        );
+        rig.server.thaw().await.unwrap();
+        timeout(SOON, async {
+            while db.health().await.http_status() != 200 {
+                sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await
+        .unwrap();
+        timeout(SOON, db.close()).await.unwrap();
     })
     .await;
 }

@@ -20,7 +20,7 @@ use std::{
     io,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 use tokio::{
@@ -57,6 +57,7 @@ pub(crate) struct Shared {
 #[derive(Default)]
 pub(super) struct Task {
     running: Mutex<Option<AbortHandle>>,
+    closed: AtomicBool,
 }
 
 impl Drop for Task {
@@ -192,6 +193,18 @@ impl Breaker {
         self.apply(Machine::reset);
     }
 
+    /// Ends the prober for good: for an endpoint that nobody calls any more.
+    pub fn close(&self) {
+        let running = {
+            let mut running = self.task.running.lock();
+            self.task.closed.store(true, Ordering::Relaxed);
+            running.take()
+        };
+        if let Some(task) = running {
+            task.abort();
+        }
+    }
+
     /// The state at this moment.
     pub fn state(&self) -> BreakerState {
         self.shared.machine.lock().state()
@@ -263,8 +276,10 @@ impl Breaker {
 
     #[cold]
     fn start_prober(&self) {
-        match probe::spawn(&self.shared) {
-            Some(task) => *self.task.running.lock() = Some(task),
+        let mut running = self.task.running.lock();
+        let closed = self.task.closed.load(Ordering::Relaxed);
+        match (!closed).then(|| probe::spawn(&self.shared)).flatten() {
+            Some(task) => *running = Some(task),
             // Without a runtime nobody can probe now; the next caller comes with one.
             None => self.shared.machine.lock().prober_gone(),
         }

@@ -20,7 +20,16 @@ use futures_util::{
     future::{join, join_all},
 };
 use parking_lot::Mutex;
-use std::{borrow::Cow, fmt, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow,
+    fmt,
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 use tokio::{
     runtime::Handle,
     task::AbortHandle,
@@ -50,12 +59,32 @@ pub(super) struct Shared {
     standings: Mutex<Standings>,
     /// Who has it asks the server; one at a time.
     pub(super) line: tokio::sync::Mutex<Line>,
+    /// No connection is kept any more.
+    closed: AtomicBool,
+}
+
+impl Shared {
+    /// Before its use: a connection to where the endpoint was says nothing about where it is.
+    pub(super) fn begin(&self, line: &mut Line) {
+        let epoch = self.subject.epoch();
+        if std::mem::replace(&mut line.epoch, epoch) != epoch {
+            line.kept = None;
+        }
+    }
+
+    /// After its use: the connection stays for the next time, unless there is to be none.
+    pub(super) fn done(&self, line: &mut Line) {
+        if self.closed.load(Ordering::Acquire) {
+            line.kept = None;
+        }
+    }
 }
 
 /// The connection beside the pool, and what it was last used for.
 #[derive(Default)]
 pub(super) struct Line {
     pub(super) kept: Option<Reserved>,
+    epoch: u64,
     last: Option<(Instant, HealthReport)>,
 }
 
@@ -88,6 +117,7 @@ impl Health {
                 before_own: Mutex::default(),
                 standings: Mutex::default(),
                 line: tokio::sync::Mutex::default(),
+                closed: AtomicBool::new(false),
             }),
             task: Arc::default(),
         })
@@ -112,14 +142,16 @@ impl Health {
         }
     }
 
-    /// Ends the monitor. Readiness is refused from now on.
-    pub fn close(&self) {
+    /// Ends the monitor and the connection beside the pool. Readiness is refused from now on. A report on its way is
+    /// waited for: [`HealthConfig::report_timeout`] at most. Cancel-safe: dropped meanwhile, the report ends the connection.
+    pub async fn close(&self) {
         self.drain();
-        let mut task = self.task.0.lock();
-        if let Some(task) = task.take() {
+        if let Some(task) = self.task.0.lock().take() {
             task.abort();
         }
         self.shared.vitals.lock().beat = None;
+        self.shared.closed.store(true, Ordering::Release);
+        self.shared.line.lock().await.kept = None;
     }
 
     /// Refuses readiness from now on, so that no new traffic comes while calls go on being served: for the time between
@@ -201,6 +233,7 @@ impl Shared {
             {
                 return Ok(report.clone());
             }
+            self.begin(&mut line);
             let checks = join(
                 lane::run(&*self.subject, &mut line.kept, &config, deadline),
                 own(self.checks.lock().clone(), deadline),
@@ -213,6 +246,7 @@ impl Shared {
             let report = HealthReport::new(replace(all, own), since.elapsed());
             self.standings.lock().note(&report);
             line.last = Some((Instant::now(), report.clone()));
+            self.done(&mut line);
             Ok(report)
         };
         asked.await.unwrap_or_else(|unreached| {

@@ -44,10 +44,12 @@ async fn probe(shared: &Arc<Shared>) {
         // Somebody tries it already, and what it gets is to be no more than that.
         BreakerState::Open | BreakerState::HalfOpen => Err("the circuit breaker is open".into()),
         _ => match timeout_at(deadline, shared.line.lock()).await {
-            Ok(mut line) => match lane::connect(&*shared.subject, &mut line.kept, deadline).await {
-                Ok(_) => Ok(()),
-                Err(finding) => Err(finding.message.into()),
-            },
+            Ok(mut line) => {
+                shared.begin(&mut line);
+                let met = lane::connect(&*shared.subject, &mut line.kept, deadline).await;
+                shared.done(&mut line);
+                met.map(drop).map_err(|finding| finding.message.into())
+            }
             // A report has the line, and says more than a probe.
             Err(_) => return,
         },

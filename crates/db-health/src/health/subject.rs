@@ -25,6 +25,11 @@ pub trait Subject: Send + Sync + 'static {
     /// The breaker's figures.
     fn breaker(&self) -> BreakerStats;
 
+    /// Grows when the endpoint becomes another one: a connection of before leads to where it was.
+    fn epoch(&self) -> u64 {
+        0
+    }
+
     /// Whether no call is taken any more.
     fn is_closed(&self) -> bool;
 

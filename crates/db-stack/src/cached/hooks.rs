@@ -123,16 +123,24 @@ impl Db {
             let inner = weak.upgrade();
             async move {
                 let inner = inner.ok_or(sqlx::Error::PoolClosed)?;
-                let pool = inner.pool.aside();
+                let pool = inner.pool.clone();
                 drop(inner);
-                PgListener::connect_with(&pool).await
+                PgListener::connect_with(&pool.aside().await?).await
             }
         };
-        *task = Some(
-            runtime
-                .spawn(cached.cache.clone().serve(source, connect))
-                .abort_handle(),
-        );
+        let mut epochs = self.inner.pool.epochs();
+        let cache = cached.cache.clone();
+        let serving = runtime.spawn(async move {
+            tokio::select! {
+                () = cache.clone().serve(source, connect) => {}
+                // What was heard until now was heard from another server. The next cached query begins anew.
+                Ok(()) = epochs.changed() => {}
+            }
+            cache.moved();
+        });
+        if let Some(before) = task.replace(serving.abort_handle()) {
+            before.abort();
+        }
     }
 }
 
