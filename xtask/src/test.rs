@@ -1,4 +1,5 @@
-//! `cargo xtask test`: every test of the workspace against one throwaway PostgreSQL.
+//! `cargo xtask test`: every test of the workspace against one throwaway PostgreSQL; with `--through-pgbouncer PROGRAM`
+//! those of facade and pool, through a PgBouncer in transaction mode (a profile of `.config/nextest.toml`).
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -14,12 +15,24 @@ use crate::skips::{self, SkipLog};
 
 /// The superuser URL of the server that tests use; set by `db-bench pg --exec`, or by you for a server of your own.
 const SERVER: &str = "DB_STACK_PG_URL";
-/// Where nextest writes its totals (`.config/nextest.toml`).
-const JUNIT: &str = "target/nextest/default/junit.xml";
+/// The address of the PgBouncer before it; set by `db-bench pg --pgbouncer`.
+const POOLER: &str = "DB_STACK_PG_POOLER";
+/// The option that asks for one.
+const THROUGH: &str = "--through-pgbouncer";
 
 pub(crate) fn run(args: Vec<OsString>) -> Result<ExitCode> {
+    let mut args = args;
+    if args.first().is_some_and(|first| first == THROUGH) {
+        anyhow::ensure!(
+            args.len() > 1,
+            "{THROUGH} needs a program, for example /usr/sbin/pgbouncer"
+        );
+        let program = args.remove(1);
+        args.remove(0);
+        return with_server(&[OsString::from("--pgbouncer"), program], args);
+    }
     if env::var_os(SERVER).is_none() {
-        return with_server(args);
+        return with_server(&[], args);
     }
     child::watch()?;
     let log = SkipLog::create(&cargo::root().join("target/xtask"))?;
@@ -29,22 +42,28 @@ pub(crate) fn run(args: Vec<OsString>) -> Result<ExitCode> {
         failed: Vec::new(),
     };
     run.unit_and_integration(&args)?;
-    if !child::interrupted() {
+    if !child::interrupted() && !through_pooler() {
         run.doc(&args)?;
     }
     run.report(&args)
 }
 
 /// Starts the server and this very command again under it: one server for both runners, stopped when they are done.
-fn with_server(args: Vec<OsString>) -> Result<ExitCode> {
+fn with_server(options: &[OsString], args: Vec<OsString>) -> Result<ExitCode> {
     let own = env::current_exe().context("cannot find the path of this program")?;
     let mut command = cargo::cargo();
     command
-        .args(["run", "-q", "-p", "db-bench", "--", "pg", "--exec", "--"])
+        .args(["run", "-q", "-p", "db-bench", "--", "pg"])
+        .args(options)
+        .args(["--exec", "--"])
         .arg(own)
         .arg("test")
         .args(args);
     cargo::become_it(&mut command)
+}
+
+fn through_pooler() -> bool {
+    env::var_os(POOLER).is_some()
 }
 
 struct Run<'a> {
@@ -55,12 +74,18 @@ struct Run<'a> {
 
 impl Run<'_> {
     fn unit_and_integration(&mut self, args: &[OsString]) -> Result<()> {
+        let profile = if through_pooler() { "pgbouncer" } else { "default" };
         if !cargo::has("nextest") {
+            anyhow::ensure!(
+                !through_pooler(),
+                "{THROUGH} needs cargo-nextest, which knows the tests that apply"
+            );
             println!("cargo-nextest is not installed: using cargo test");
             let mut command = self.cargo(&["test", "--all-targets", "--no-fail-fast"], args);
             return self.cargo_test("tests", &mut command);
         }
-        let junit = cargo::root().join(JUNIT);
+        // Where nextest writes its totals (`.config/nextest.toml`).
+        let junit = cargo::root().join("target/nextest").join(profile).join("junit.xml");
         // Totals of an earlier run must not count for this one.
         let _ = fs::remove_file(&junit);
         // Under a filter it may be that only doc tests match; that nothing matched at all is judged at the end.
@@ -69,7 +94,7 @@ impl Run<'_> {
         } else {
             "--no-tests=warn"
         };
-        let ended = child::run(&mut self.cargo(&["nextest", "run", none], args))?;
+        let ended = child::run(&mut self.cargo(&["nextest", "run", "--profile", profile, none], args))?;
         self.note("tests", &ended);
         let totals = fs::read_to_string(&junit).ok();
         self.counts += totals.as_deref().and_then(Counts::of_junit).unwrap_or_default();

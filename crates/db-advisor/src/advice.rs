@@ -2,21 +2,17 @@
 
 use crate::{
     AdvisorError, Looking,
+    candidate::{Candidate, candidates},
     explain::generic,
-    plan::{Node, Plan},
-    predicate::{Columns, columns},
+    plan::Plan,
     workload::StatementLoad,
 };
 use serde::{Deserialize, Serialize};
 use sqlx::{AssertSqlSafe, Executor};
 use std::collections::HashMap;
 
-/// Smaller tables are read in one go whatever there is.
-const ROWS: f64 = 10_000.0;
 /// An index must at least halve the plan's cost. Own choice: less is not worth its writes.
 const GAIN: f64 = 2.0;
-/// Columns of an advised index.
-const WIDTH: usize = 3;
 
 /// An index that would help. Nothing here ever creates it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -107,60 +103,6 @@ pub(crate) async fn tables(looking: &mut Looking) -> Result<Tables, AdvisorError
     Ok(tables)
 }
 
-/// A table and the columns of an index on it that the statement's plan asks for.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Candidate {
-    pub(crate) table: String,
-    pub(crate) columns: Vec<String>,
-    /// Rows that the scan returns of all that it reads.
-    returned: f64,
-    cost: f64,
-}
-
-/// Candidates from the sequential scans of a plan.
-pub(crate) fn candidates(plan: &Plan, tables: &Tables) -> Vec<Candidate> {
-    let mut found: Vec<Candidate> = Vec::new();
-    for node in plan.nodes() {
-        let Some((name, facts)) = scanned(node, tables) else {
-            continue;
-        };
-        let Some(filter) = &node.filter else { continue };
-        let Columns { mut equal, range } = columns(filter);
-        let distinct = |column: &String| match facts.distinct.get(column) {
-            Some(share) if *share < 0.0 => -share * facts.rows,
-            Some(count) => *count,
-            None => 0.0,
-        };
-        equal.sort_by(|a, b| distinct(b).total_cmp(&distinct(a)));
-        equal.truncate(WIDTH);
-        let mut wanted = equal;
-        if wanted.len() < WIDTH {
-            wanted.extend(range.into_iter().next());
-        }
-        wanted.dedup();
-        let covered = facts
-            .indexes
-            .iter()
-            .any(|index| !wanted.is_empty() && index.first() == wanted.first() && index.len() >= wanted.len());
-        let candidate = Candidate {
-            table: name.to_owned(),
-            columns: wanted,
-            returned: node.rows,
-            cost: node.cost,
-        };
-        if !candidate.columns.is_empty() && !covered && !found.iter().any(|c| c.columns == candidate.columns) {
-            found.push(candidate);
-        }
-    }
-    found
-}
-
-fn scanned<'t>(node: &Node, tables: &'t Tables) -> Option<(&'t str, &'t TableFacts)> {
-    let name = node.relation.as_ref().filter(|_| node.kind == "Seq Scan")?;
-    let (name, facts) = tables.get_key_value(name)?;
-    (facts.rows >= ROWS).then_some((name.as_str(), facts))
-}
-
 /// Where HypoPG lives in this database.
 pub(crate) async fn hypopg(looking: &mut Looking) -> Result<Option<String>, AdvisorError> {
     let schema: Option<String> = sqlx::query_scalar(
@@ -187,7 +129,7 @@ pub(crate) async fn advise(
         };
         let after = match hypopg {
             Some(schema) => with_index(looking, schema, statement, &candidate, facts).await?,
-            None => Some(plan.cost() - candidate.cost + by_rule(&candidate, facts)),
+            None => Some((plan.cost() - candidate.cost).max(0.0) + candidate.by_rule(facts)),
         };
         let Some(after) = after.filter(|after| plan.cost() / after.max(0.01) >= GAIN) else {
             continue;
@@ -197,17 +139,6 @@ pub(crate) async fn advise(
         }
     }
     Ok(best)
-}
-
-/// A descent and one page for each row that comes back.
-fn by_rule(candidate: &Candidate, facts: &TableFacts) -> f64 {
-    let share = candidate.returned / facts.rows.max(1.0);
-    // Beyond a tenth of the table the planner would go on scanning.
-    if share > 0.1 {
-        f64::INFINITY
-    } else {
-        8.0 + candidate.returned * 4.0
-    }
 }
 
 async fn with_index(
@@ -280,9 +211,8 @@ fn advice(
     IndexAdvice {
         ddl: format!("{};", create(candidate, facts, "CREATE INDEX CONCURRENTLY ON")),
         reason: format!(
-            "reads all {:.0} rows of {table} for {:.0}; expected cost {:.0} instead of {:.0}, {:.0} times less (by {how})",
-            facts.rows,
-            candidate.returned,
+            "{}; expected cost {:.0} instead of {:.0}, {:.0} times less (by {how})",
+            candidate.reason(facts),
             after,
             plan.cost(),
             plan.cost() / after.max(0.01),
@@ -301,30 +231,24 @@ fn advice(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::candidate::Purpose;
 
     #[test]
-    fn candidates_put_the_most_selective_equality_first_and_a_range_last() {
-        let plan = Plan::from_json(
-            &serde_json::json!([{"Plan": {"Node Type": "Seq Scan", "Relation Name": "orders",
-            "Filter": "((state = $1) AND (customer = $2) AND (placed > $3))", "Total Cost": 900.0, "Plan Rows": 3}}]),
-        );
-        let mut facts = TableFacts {
+    fn names_are_quoted_where_they_must_be() {
+        let candidate = Candidate {
+            table: "Orders".to_owned(),
+            columns: vec!["customer".to_owned(), "a\"b".to_owned(), "1st".to_owned()],
+            purpose: Purpose::Filter,
+            returned: 1.0,
+            cost: 1.0,
+        };
+        let facts = TableFacts {
             schema: "public".to_owned(),
-            rows: 50_000.0,
             ..TableFacts::default()
         };
-        facts
-            .distinct
-            .extend([("state".to_owned(), 4.0), ("customer".to_owned(), -0.5)]);
-        let mut tables = Tables::from([("orders".to_owned(), facts.clone())]);
-        let found = candidates(&plan, &tables);
-        assert_eq!(found[0].columns, ["customer", "state", "placed"]);
         assert_eq!(
-            create(&found[0], &facts, "CREATE INDEX ON"),
-            "CREATE INDEX ON public.orders (customer, state, placed)"
+            create(&candidate, &facts, "CREATE INDEX ON"),
+            "CREATE INDEX ON public.\"Orders\" (customer, \"a\"\"b\", \"1st\")"
         );
-        let has = vec!["customer".to_owned(), "state".to_owned(), "placed".to_owned()];
-        tables.get_mut("orders").unwrap().indexes.push(has);
-        assert_eq!(candidates(&plan, &tables), []);
     }
 }

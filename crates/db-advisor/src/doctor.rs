@@ -9,7 +9,7 @@ mod slow;
 use crate::{
     AdvisorError, Area, Explainer, Finding, IndexAdvice, Looking, Severity,
     explain::ExplainConfig,
-    workload::{StatementLoad, Workload},
+    workload::{ClientLoad, StatementLoad, Workload},
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -34,6 +34,8 @@ pub struct DoctorOptions {
     pub pool: Option<u32>,
     /// Instances with such a pool. Default 1.
     pub instances: u32,
+    /// The client's own figures, joined with the server's by fingerprint. Default none.
+    pub client: Vec<ClientLoad>,
 }
 
 impl Default for DoctorOptions {
@@ -45,6 +47,7 @@ impl Default for DoctorOptions {
             budget: Duration::from_secs(25),
             pool: None,
             instances: 1,
+            client: Vec::new(),
         }
     }
 }
@@ -123,9 +126,29 @@ pub struct Report {
     pub advice: Vec<IndexAdvice>,
     /// The statements with the most time, up to ten.
     pub top: Vec<StatementLoad>,
+    /// The same statements as the client sees them, those first that cost callers most outside the server; up to ten.
+    /// Empty without the client's figures.
+    pub outside: Vec<Outside>,
     /// For the next visit.
     #[serde(skip)]
     pub snapshot: Snapshot,
+}
+
+/// A statement from both sides.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Outside {
+    /// Its fingerprint.
+    pub fingerprint: String,
+    /// Its text, in one line.
+    pub statement: String,
+    /// Calls that the client counted.
+    pub calls: u64,
+    /// The server's mean, milliseconds.
+    pub server_ms: f64,
+    /// The client's mean, milliseconds.
+    pub client_ms: f64,
+    /// Of that, what the server did not spend: waiting for a connection, retries, the network.
+    pub outside_ms: f64,
 }
 
 impl Report {
@@ -225,6 +248,7 @@ pub async fn doctor(
     visit.ask("stored passwords", config::stored_passwords).await?;
     visit.ask("tables", health::tables).await?;
     visit.ask("sizes of tables", health::sizes).await?;
+    visit.ask("rights", health::rights).await?;
     visit.ask("sequences", health::sequences).await?;
     visit.ask("transaction numbers", health::wraparound).await?;
     visit.ask("indexes", indexes::useless).await?;
@@ -235,6 +259,7 @@ pub async fn doctor(
     slow::statements(&mut visit).await?;
     let mut findings = visit.findings;
     findings.sort_by(|a, b| (b.severity, a.area, &a.id, &a.subject).cmp(&(a.severity, b.area, &b.id, &b.subject)));
+    let outside = slow::outside(&visit.snapshot.workload, &options.client);
     let top = visit.snapshot.workload.statements.iter().take(10).cloned().collect();
     Ok(Report {
         database,
@@ -245,6 +270,7 @@ pub async fn doctor(
         unseen: visit.unseen,
         advice: visit.advice,
         top,
+        outside,
         snapshot: visit.snapshot,
     })
 }

@@ -40,6 +40,9 @@ pub enum AdvisorError {
         #[source]
         source: serde_json::Error,
     },
+    /// The client's figures are not what `Db::statements()` writes as JSON.
+    #[error("the client's figures can't be read: {0}")]
+    Client(#[source] serde_json::Error),
     /// A migration was changed after it had been installed.
     #[error("migration {0} differs from the one that was installed: restore its file, or take it down and up again")]
     Changed(String),

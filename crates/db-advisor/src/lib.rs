@@ -15,6 +15,7 @@
 //! ```
 
 mod advice;
+mod candidate;
 mod doctor;
 mod error;
 mod explain;
@@ -29,7 +30,7 @@ mod top;
 mod workload;
 
 pub use advice::IndexAdvice;
-pub use doctor::{DoctorOptions, KnownPlan, Report, Snapshot, doctor};
+pub use doctor::{DoctorOptions, KnownPlan, Outside, Report, Snapshot, doctor};
 pub use error::AdvisorError;
 pub use explain::{ExplainConfig, Explainer, Refusal};
 pub use finding::{Area, Finding, Severity};

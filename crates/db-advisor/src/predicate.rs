@@ -4,6 +4,7 @@ use sqlparser::{
     ast::{BinaryOperator, Expr},
     dialect::PostgreSqlDialect,
     parser::Parser,
+    tokenizer::Token,
 };
 
 /// Columns that are compared with something that is not a column.
@@ -18,14 +19,90 @@ pub(crate) struct Columns {
 /// Those of a condition as plans print it. What is not understood is left out: it would only be less advice.
 pub(crate) fn columns(condition: &str) -> Columns {
     let mut found = Columns::default();
-    let parsed = Parser::new(&PostgreSqlDialect {})
-        .with_recursion_limit(50)
-        .try_with_sql(condition)
-        .and_then(|mut parser| parser.parse_expr());
-    if let Ok(condition) = parsed {
+    if let Some(condition) = parse(condition) {
         walk(&condition, &mut found);
     }
     found
+}
+
+/// All of the text as one expression.
+fn parse(text: &str) -> Option<Expr> {
+    let mut parser = Parser::new(&PostgreSqlDialect {})
+        .with_recursion_limit(50)
+        .try_with_sql(text)
+        .ok()?;
+    let parsed = parser.parse_expr().ok()?;
+    (parser.peek_token() == Token::EOF).then_some(parsed)
+}
+
+/// A column of one of the statement's tables, by the name that the statement gives the table.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Side {
+    pub(crate) table: String,
+    pub(crate) column: String,
+}
+
+/// The columns of two tables that a join's condition compares for equality.
+pub(crate) fn joined(condition: &str) -> Vec<(Side, Side)> {
+    fn walk(condition: &Expr, found: &mut Vec<(Side, Side)>) {
+        match condition {
+            Expr::Nested(inner) => walk(inner, found),
+            Expr::BinaryOp {
+                left,
+                op: BinaryOperator::And,
+                right,
+            } => {
+                walk(left, found);
+                walk(right, found);
+            }
+            Expr::BinaryOp {
+                left,
+                op: BinaryOperator::Eq,
+                right,
+            } => {
+                if let (Some(left), Some(right)) = (side(left), side(right)) {
+                    found.push((left, right));
+                }
+            }
+            _ => {}
+        }
+    }
+    let mut found = Vec::new();
+    if let Some(condition) = parse(condition) {
+        walk(&condition, &mut found);
+    }
+    found
+}
+
+fn side(expr: &Expr) -> Option<Side> {
+    match expr {
+        Expr::Nested(inner) => side(inner),
+        Expr::CompoundIdentifier(names) => match &**names {
+            [table, column] => Some(Side {
+                table: table.value.clone(),
+                column: column.value.clone(),
+            }),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// The columns of sort keys as plans print them, when an index in that order serves them: plain columns, all in one
+/// direction, which an index can be read in either of.
+pub(crate) fn sorted(keys: &[String]) -> Option<Vec<String>> {
+    let mut columns = Vec::new();
+    let mut directions = Vec::new();
+    for key in keys {
+        let (expression, down) = match key.strip_suffix(" DESC") {
+            Some(expression) => (expression, true),
+            None => (key.as_str(), false),
+        };
+        columns.push(column(&parse(expression)?)?);
+        directions.push(down);
+    }
+    directions.dedup();
+    (directions.len() == 1).then_some(columns)
 }
 
 /// Every part of a conjunction; an OR can't be answered by one index.
@@ -95,6 +172,34 @@ fn add(columns: &mut Vec<String>, column: String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn joins_and_sorts_as_plans_print_them() {
+        let sides = |condition: &str| {
+            let one = |side: Side| format!("{}.{}", side.table, side.column);
+            joined(condition)
+                .into_iter()
+                .map(|(a, b)| format!("{}={}", one(a), one(b)))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(sides("(o.customer_id = c.id)"), ["o.customer_id=c.id"]);
+        assert_eq!(
+            sides("((o.a = c.a) AND (c.b = o.b) AND (o.n > c.n))"),
+            ["o.a=c.a", "c.b=o.b"]
+        );
+        assert!(sides("((o.a = c.a) OR (c.b = o.b))").is_empty());
+        assert!(sides("(lower(o.a) = c.a)").is_empty());
+        let keys = |keys: &[&str]| sorted(&keys.iter().map(ToString::to_string).collect::<Vec<_>>());
+        assert_eq!(
+            keys(&["o.at DESC", "o.id DESC"]),
+            Some(vec!["at".to_owned(), "id".to_owned()])
+        );
+        assert_eq!(keys(&["at"]), Some(vec!["at".to_owned()]));
+        assert_eq!(keys(&["at DESC", "id"]), None);
+        assert_eq!(keys(&["at NULLS FIRST"]), None, "an index has its nulls elsewhere");
+        assert_eq!(keys(&["(count(*)) DESC"]), None);
+        assert_eq!(keys(&["name COLLATE \"C\""]), None);
+    }
 
     #[test]
     fn conditions_as_plans_print_them() {

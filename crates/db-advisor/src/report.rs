@@ -64,6 +64,19 @@ impl Report {
                 );
             }
         }
+        if !self.outside.is_empty() {
+            let _ = writeln!(out, "\nFor the caller, on the server, and between");
+            for s in &self.outside {
+                let _ = writeln!(
+                    out,
+                    "  {:>9.2} ms  {:>9.2} ms  {:>9.2} ms  {}",
+                    s.client_ms,
+                    s.server_ms,
+                    s.outside_ms,
+                    printable(&s.statement)
+                );
+            }
+        }
         if !self.unseen.is_empty() {
             let _ = writeln!(out, "\nNot seen");
             for what in &self.unseen {
@@ -115,6 +128,22 @@ impl Report {
                     s.calls,
                     s.mean_ms,
                     inline(&s.short(90))
+                );
+            }
+        }
+        if !self.outside.is_empty() {
+            let _ = writeln!(
+                out,
+                "\n## For the caller and on the server\n\n| Caller | Server | Between | Statement |\n|---:|---:|---:|---|"
+            );
+            for s in &self.outside {
+                let _ = writeln!(
+                    out,
+                    "| {:.2} ms | {:.2} ms | {:.2} ms | {} |",
+                    s.client_ms,
+                    s.server_ms,
+                    s.outside_ms,
+                    inline(&s.statement)
                 );
             }
         }
@@ -185,6 +214,22 @@ impl Report {
             }
             out.push_str("</table>");
         }
+        if !self.outside.is_empty() {
+            out.push_str(
+                "<h2>For the caller and on the server</h2><table><tr><th>Caller<th>Server<th>Between<th>Statement</tr>",
+            );
+            for s in &self.outside {
+                let _ = write!(
+                    out,
+                    "<tr><td>{:.2} ms<td>{:.2} ms<td>{:.2} ms<td><code>{}</code></tr>",
+                    s.client_ms,
+                    s.server_ms,
+                    s.outside_ms,
+                    escaped(&s.statement)
+                );
+            }
+            out.push_str("</table>");
+        }
         if !self.unseen.is_empty() {
             out.push_str("<h2>Not seen</h2><ul>");
             for what in &self.unseen {
@@ -250,6 +295,7 @@ mod tests {
             unseen: vec!["replication: no right".to_owned()],
             advice: Vec::new(),
             top: Vec::new(),
+            outside: Vec::new(),
             snapshot: Snapshot::default(),
         };
         for format in [Format::Text, Format::Markdown, Format::Json, Format::Html] {

@@ -68,6 +68,9 @@ pub struct Workload {
     pub since: f64,
     /// Statements that the server has thrown away for want of room (`pg_stat_statements.max`).
     pub forgotten: i64,
+    /// Statements of other roles, which the server does not show to this one.
+    #[serde(default)]
+    pub hidden: i64,
     /// Those with the most time first.
     pub statements: Vec<StatementLoad>,
 }
@@ -76,7 +79,7 @@ pub struct Workload {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NoWorkload(pub String);
 
-/// How the client itself saw a statement: the layer that measures calls knows these.
+/// How the client itself saw a statement: `Db::statements()` of the stack knows these.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClientLoad {
     /// Its fingerprint.
@@ -85,6 +88,42 @@ pub struct ClientLoad {
     pub calls: u64,
     /// Mean duration with waiting and the network, milliseconds.
     pub mean_ms: f64,
+}
+
+impl ClientLoad {
+    /// Reads the figures of `Db::statements()`: the whole, or its list of statements. Those that were never timed are
+    /// left out.
+    ///
+    /// # Errors
+    /// When the text is something else.
+    pub fn from_json(text: &str) -> Result<Vec<Self>, AdvisorError> {
+        #[derive(Deserialize)]
+        struct One {
+            fingerprint: String,
+            uses: u64,
+            mean_ms: Option<f64>,
+        }
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Figures {
+            Whole { statements: Vec<One> },
+            List(Vec<One>),
+        }
+        let (Figures::Whole { statements } | Figures::List(statements)) =
+            serde_json::from_str(text).map_err(AdvisorError::Client)?;
+        let timed = statements.into_iter().filter_map(|one| Some((one.mean_ms?, one)));
+        timed
+            .map(|(mean_ms, one)| {
+                Ok(Self {
+                    fingerprint: one.fingerprint.parse().map_err(|_| {
+                        AdvisorError::Client(serde::de::Error::custom("a fingerprint is 16 hexadecimal digits"))
+                    })?,
+                    calls: one.uses,
+                    mean_ms,
+                })
+            })
+            .collect()
+    }
 }
 
 /// One statement from both sides.
@@ -136,6 +175,10 @@ impl Workload {
              WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database()) AND queryid IS NOT NULL \
              ORDER BY total_exec_time DESC LIMIT {STATEMENTS}"
         );
+        let hidden = format!(
+            "SELECT count(*) FROM {schema}.pg_stat_statements WHERE queryid IS NULL \
+             AND dbid = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        );
         let rows = match sqlx::query(AssertSqlSafe(sql)).fetch_all(&mut looking.pg).await {
             Ok(rows) => rows,
             // Installed, but not loaded by the server (55000), or not for this role (42501).
@@ -148,6 +191,9 @@ impl Workload {
             Err(error) => return Err(error.into()),
         };
         let (forgotten, since): (i64, f64) = sqlx::query_as(AssertSqlSafe(info)).fetch_one(&mut looking.pg).await?;
+        let hidden: i64 = sqlx::query_scalar(AssertSqlSafe(hidden))
+            .fetch_one(&mut looking.pg)
+            .await?;
         let at: f64 = sqlx::query_scalar("SELECT extract(epoch FROM clock_timestamp())::float8")
             .fetch_one(&mut looking.pg)
             .await?;
@@ -179,6 +225,7 @@ impl Workload {
             at,
             since,
             forgotten,
+            hidden,
             statements,
         }))
     }
@@ -221,6 +268,7 @@ impl Workload {
             at: self.at,
             since: before.at,
             forgotten: self.forgotten - before.forgotten,
+            hidden: self.hidden,
             statements,
         }
     }
@@ -312,6 +360,23 @@ mod tests {
         let worse = after.regressions(&before, 2.0);
         assert_eq!(worse.len(), 1);
         assert_eq!(worse[0].0.query_id, 1);
+    }
+
+    #[test]
+    fn the_clients_figures_are_read_as_the_stack_writes_them() {
+        let whole = r#"{"prepares": 3, "statements": [
+            {"fingerprint": "00000000000000ff", "summary": "SELECT t", "uses": 40, "hits": 39, "mean_ms": 1.5},
+            {"fingerprint": "0000000000000001", "uses": 1, "mean_ms": null}]}"#;
+        let read = ClientLoad::from_json(whole).unwrap();
+        assert_eq!(read.len(), 1);
+        assert_eq!(
+            (read[0].fingerprint.get(), read[0].calls, read[0].mean_ms),
+            (255, 40, 1.5)
+        );
+        assert!(ClientLoad::from_json("[]").unwrap().is_empty());
+        for wrong in ["{}", "7", r#"[{"fingerprint": "x", "uses": 1, "mean_ms": 1.0}]"#] {
+            assert!(ClientLoad::from_json(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use db_testkit::{PgBouncer, Postgres};
 use sqlx::{Connection, PgConnection};
 use std::{
     fs,
+    io::{Read, Write},
     net::TcpListener,
     os::unix::{fs::PermissionsExt, process::CommandExt},
     process::{Command, Output, Stdio},
@@ -59,6 +60,145 @@ async fn exit_codes_tell_the_worst_and_every_format_is_whole() {
     let plan = db_stack(&["explain", &url, "SELECT * FROM pg_class WHERE oid = $1"]);
     assert!(text(&plan.stdout).contains("pg_class"), "{}", text(&plan.stderr));
     assert!(text(&db_stack(&["top", "--once", &url]).stdout).contains("active"));
+}
+
+#[tokio::test]
+async fn top_refreshes_until_a_key_ends_it_and_prints_once_without_a_terminal() {
+    let database = db_testkit::database().await;
+    let url = database.url();
+    let once = db_stack(&["top", &url]);
+    assert_eq!(once.status.code(), Some(0), "{}", text(&once.stderr));
+    assert!(
+        text(&once.stdout).contains("idle in transaction"),
+        "no terminal: one look"
+    );
+    if Command::new("script").arg("--version").output().is_err() {
+        return db_testkit::skip("top in a terminal", "script of util-linux is not installed");
+    }
+    for key in ["q", "\u{3}"] {
+        let program = env!("CARGO_BIN_EXE_db-stack");
+        let line = format!("stty rows 40 cols 160; exec {program} top --every 100ms '{url}'");
+        let mut terminal = Command::new("script")
+            .args(["-qefc", &line, "/dev/null"])
+            .env("TERM", "xterm")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut keys = terminal.stdin.take().unwrap();
+        let mut shown = terminal.stdout.take().unwrap();
+        let reader = std::thread::spawn(move || {
+            let mut all = Vec::new();
+            shown.read_to_end(&mut all).map(|_| all)
+        });
+        // Some looks.
+        sleep(Duration::from_millis(1500)).await;
+        assert!(terminal.try_wait().unwrap().is_none(), "it ended by itself");
+        keys.write_all(key.as_bytes()).unwrap();
+        keys.flush().unwrap();
+        let until = Instant::now() + Duration::from_secs(10);
+        let status = loop {
+            match terminal.try_wait().unwrap() {
+                Some(status) => break status,
+                None if Instant::now() < until => sleep(Duration::from_millis(20)).await,
+                None => {
+                    terminal.kill().unwrap();
+                    panic!("{key:?} does not end it");
+                }
+            }
+        };
+        assert_eq!(status.code(), Some(0));
+        let all = String::from_utf8_lossy(&reader.join().unwrap().unwrap()).into_owned();
+        // What is blank already is not drawn: words stand alone.
+        assert!(all.contains("transaction"), "{all:?}");
+        // It leaves the other screen, and the cursor is back.
+        assert!(all.contains("\u{1b}[?1049l") && all.contains("\u{1b}[?25h"), "{all:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_clients_figures_meet_the_servers() {
+    let server = Postgres::builder().preload("pg_stat_statements").start().await.unwrap();
+    let mut pg = PgConnection::connect(&server.url()).await.unwrap();
+    sqlx::raw_sql("CREATE EXTENSION pg_stat_statements; CREATE TABLE waits (id int)")
+        .execute(&mut pg)
+        .await
+        .unwrap();
+    for n in 0..30 {
+        sqlx::query("SELECT * FROM waits WHERE id = $1")
+            .bind(n)
+            .execute(&mut pg)
+            .await
+            .unwrap();
+    }
+    let fingerprint = db_core::StatementFacts::of("SELECT * FROM waits WHERE id = $1").fingerprint();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("client.json");
+    let figures = format!(r#"[{{"fingerprint": "{fingerprint}", "uses": 30, "mean_ms": 250.0}}]"#);
+    fs::write(&file, figures).unwrap();
+    let report = db_stack(&["doctor", "--client", file.to_str().unwrap(), &server.url()]);
+    let report = text(&report.stdout);
+    assert!(report.contains("callers of a statement wait longer"), "{report}");
+    assert!(
+        report.contains("For the caller, on the server, and between"),
+        "{report}"
+    );
+    fs::write(&file, "{}").unwrap();
+    let wrong = db_stack(&["doctor", "--client", file.to_str().unwrap(), &server.url()]);
+    assert_eq!(wrong.status.code(), Some(3));
+}
+
+#[tokio::test]
+async fn joins_and_sorts_get_advice_and_a_foreign_keys_index_is_not_called_unused() {
+    let server = Postgres::builder().preload("pg_stat_statements").start().await.unwrap();
+    let mut pg = PgConnection::connect(&server.url()).await.unwrap();
+    let seed = "CREATE EXTENSION pg_stat_statements;
+        CREATE TABLE people (id int PRIMARY KEY, town text);
+        CREATE TABLE letters (id int PRIMARY KEY, to_id int REFERENCES people, sent int, state int);
+        CREATE TABLE stamps (id int PRIMARY KEY, letter_id int REFERENCES letters);
+        CREATE INDEX stamps_letter ON stamps (letter_id);
+        INSERT INTO people SELECT i, 'town ' || i FROM generate_series(1, 20000) AS i;
+        CREATE INDEX people_town ON people (town);
+        INSERT INTO letters SELECT i, i % 20000 + 1, i, i % 3 FROM generate_series(1, 60000) AS i;
+        INSERT INTO stamps SELECT i, i FROM generate_series(1, 20000) AS i;";
+    sqlx::raw_sql(seed).execute(&mut pg).await.unwrap();
+    let hypopg = sqlx::raw_sql("CREATE EXTENSION hypopg").execute(&mut pg).await.is_ok();
+    sqlx::raw_sql("VACUUM ANALYZE").execute(&mut pg).await.unwrap();
+    sqlx::raw_sql("SELECT pg_stat_statements_reset()")
+        .execute(&mut pg)
+        .await
+        .unwrap();
+    for n in 0..30 {
+        let join = "SELECT l.id FROM people AS p JOIN letters AS l ON l.to_id = p.id WHERE p.town = $1";
+        sqlx::query(join)
+            .bind(format!("town {n}"))
+            .fetch_all(&mut pg)
+            .await
+            .unwrap();
+        let sort = "SELECT * FROM letters ORDER BY sent DESC LIMIT 10";
+        sqlx::query(sort).fetch_all(&mut pg).await.unwrap();
+    }
+    for n in 0..150 {
+        sqlx::query("SELECT * FROM stamps WHERE id = $1")
+            .bind(n)
+            .fetch_all(&mut pg)
+            .await
+            .unwrap();
+    }
+    pg.close().await.unwrap();
+    sleep(Duration::from_millis(1500)).await;
+    let report = text(&db_stack(&["indexes", &server.url()]).stdout);
+    assert!(!report.contains("stamps_letter"), "a foreign key looks by it: {report}");
+    // Also what the foreign key of letters wants.
+    assert!(report.contains("ON public.letters (to_id)"), "{report}");
+    if hypopg {
+        // Without the planner's answer the rule can't tell how many rows come before the sort.
+        assert!(
+            report.contains("join 1 with them") || report.contains("to join"),
+            "{report}"
+        );
+    }
+    assert!(report.contains("ON public.letters (sent)"), "{report}");
 }
 
 #[tokio::test]

@@ -4,11 +4,12 @@ use std::{
     ffi::OsString,
     io::{self, Write},
     os::unix::process::ExitStatusExt,
+    path::PathBuf,
     process::{ExitCode, ExitStatus},
 };
 
 use anyhow::Context;
-use db_testkit::Postgres;
+use db_testkit::{PgBouncer, Postgres};
 use rustix::process::{Pid, kill_process};
 use tokio::{
     process::{Child, Command},
@@ -17,6 +18,8 @@ use tokio::{
 
 /// Names the server for the command, and for every test below it.
 const URL: &str = "DB_STACK_PG_URL";
+/// Names the PgBouncer before it, likewise.
+const POOLER: &str = "DB_STACK_PG_POOLER";
 /// Enough for a whole test suite side by side.
 const CONNECTIONS: u16 = 400;
 
@@ -26,6 +29,9 @@ pub(crate) struct Args {
     /// A line for postgresql.conf; can be given several times.
     #[arg(long = "setting", value_name = "NAME=VALUE", value_parser = setting)]
     settings: Vec<(String, String)>,
+    /// Puts this PgBouncer before it, in transaction mode, and sets DB_STACK_PG_POOLER to its address.
+    #[arg(long, value_name = "PROGRAM", requires = "exec")]
+    pgbouncer: Option<PathBuf>,
     /// Runs the command after `--` with DB_STACK_PG_URL set, then stops the server and exits with the command's code.
     #[arg(long, requires = "command")]
     exec: bool,
@@ -44,12 +50,19 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Ok(started) => started?,
         Err(signal) => return Ok(code_after(signal)),
     };
+    let pooler = match &args.pgbouncer {
+        Some(path) => Some(before(&server, path).await?),
+        None => None,
+    };
     // Dropping the server ends it and removes its folder, whichever way this function is left.
     match args.command.split_first() {
         Some((program, arguments)) => {
-            let mut child = Command::new(program)
-                .args(arguments)
-                .env(URL, server.url())
+            let mut command = Command::new(program);
+            command.args(arguments).env(URL, server.url());
+            if let Some(pooler) = &pooler {
+                command.env(POOLER, pooler.addr().to_string());
+            }
+            let mut child = command
                 .spawn()
                 .with_context(|| format!("cannot run {}", program.display()))?;
             Ok(code(attend(&mut child, &mut signals).await?))
@@ -61,6 +74,20 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+/// A transaction pooler before the server, with room for a whole test suite: each test has a database of its own.
+async fn before(server: &Postgres, path: &std::path::Path) -> anyhow::Result<PgBouncer> {
+    let program = PgBouncer::program(path).with_context(|| format!("{} is no PgBouncer", path.display()))?;
+    let mut pooler = PgBouncer::builder(&program, server.addr())
+        .setting("max_client_conn", 2000)
+        .setting("default_pool_size", 20)
+        // The databases of tests that are over must not keep the server's connections.
+        .setting("server_idle_timeout", 5);
+    if program.version >= (1, 21) {
+        pooler = pooler.setting("max_prepared_statements", 200);
+    }
+    Ok(pooler.start().await?)
 }
 
 /// Waits for the command. A terminal's Ctrl-C reaches it by itself, so SIGINT only tells us not to leave before it has;

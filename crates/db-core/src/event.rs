@@ -186,6 +186,18 @@ pub enum Event {
         /// How urgent its call was.
         priority: Priority,
     },
+    /// Statements push each other out of the connections' caches: they were prepared again and again within `within`.
+    /// Raise the capacity, or put what differs from text to text into parameters.
+    StatementsThrash {
+        /// Statements that were prepared again after they had been pushed out.
+        again: u32,
+        /// In this time.
+        within: Duration,
+        /// One of them.
+        statement: Fingerprint,
+        /// Statements that a connection keeps.
+        capacity: u32,
+    },
     /// A lease that was abandoned with work in flight, or was touched raw, has been dealt with.
     Quarantined {
         /// How it ended.

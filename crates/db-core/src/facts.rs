@@ -14,6 +14,7 @@ mod functions;
 mod lex;
 mod normal;
 mod tokens;
+mod usage;
 mod walk;
 mod walk_call;
 mod walk_change;
@@ -21,7 +22,12 @@ mod walk_expr;
 
 pub use cache::FactsCache;
 
-use std::fmt;
+use std::{
+    fmt,
+    hash::{DefaultHasher, Hash, Hasher},
+    str::FromStr,
+    time::Duration,
+};
 
 /// What a text does, by its most consequential statement:
 /// `Unknown`, then `Ddl`, `Write`, `TxControl`, `Session`, `Read`.
@@ -78,6 +84,15 @@ impl fmt::Display for Fingerprint {
     }
 }
 
+/// As it is written: 16 hexadecimal digits.
+impl FromStr for Fingerprint {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        u64::from_str_radix(text, 16).map(Self)
+    }
+}
+
 impl fmt::Debug for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Fingerprint({self})")
@@ -104,6 +119,8 @@ pub struct StatementFacts {
     fingerprint: Fingerprint,
     normalized: Box<str>,
     summary: Box<str>,
+    text: u64,
+    usage: usage::Usage,
 }
 
 impl StatementFacts {
@@ -135,6 +152,12 @@ impl StatementFacts {
             fingerprint,
             normalized: normalized.into(),
             summary: found.summary.into_text().into(),
+            text: {
+                let mut hasher = DefaultHasher::new();
+                sql.hash(&mut hasher);
+                hasher.finish()
+            },
+            usage: usage::Usage::default(),
         }
     }
 
@@ -240,6 +263,31 @@ impl StatementFacts {
     /// The text without literals (`?`) and parameter numbers (`$`), cut at 2 KiB.
     pub fn normalized(&self) -> &str {
         &self.normalized
+    }
+
+    /// A hash of the very text, literals and all: each one is prepared by itself. For this process only.
+    pub fn text_id(&self) -> u64 {
+        self.text
+    }
+
+    /// How often this process has run the text, with whichever pool, for as long as its facts are remembered.
+    pub fn uses(&self) -> u64 {
+        self.usage.uses()
+    }
+
+    /// Counts one run. A relaxed addition.
+    pub fn count_use(&self) {
+        self.usage.used();
+    }
+
+    /// Counts how long a caller waited for the text, all in all. A sample: mostly a load.
+    pub fn count_time(&self, took: Duration) {
+        self.usage.took(took);
+    }
+
+    /// How long callers waited on average, from a sample; `None` before the first.
+    pub fn mean_time(&self) -> Option<Duration> {
+        self.usage.mean()
     }
 
     /// The OpenTelemetry `db.query.summary`: operations and their targets, at most 255 bytes.

@@ -1,7 +1,7 @@
 //! Something that can be done to a connection, and done again.
 
 use crate::{NeedsSession, Result, SharedSession, StatementFacts};
-use sqlx::PgConnection;
+use sqlx::{PgConnection, SqlStr};
 use std::{fmt, future::Future, sync::Arc};
 
 /// What an operation may leave behind on the connection when it has finished.
@@ -39,6 +39,16 @@ pub trait Operation: Send + Sync {
                 Err(NeedsSession::Prepare.into())
             }
         }
+    }
+
+    /// Runs once on `conn` without leaving a prepared statement there. The default does as [`Operation::run`].
+    fn run_unprepared(&self, conn: &mut PgConnection) -> impl Future<Output = Result<Self::Output>> + Send {
+        self.run(conn)
+    }
+
+    /// The text, when the operation is one statement that connections keep prepared.
+    fn prepared(&self) -> Option<&SqlStr> {
+        None
     }
 
     /// What a finished run may leave on the connection. The default trusts nothing.

@@ -1,7 +1,7 @@
 //! Seam 2: what to run it on.
 
-use crate::{Call, Error, Fingerprint, LeaseId, LeaseRevoked, Result, SharedSession, SqlState};
-use sqlx::{PgConnection, PgPool, Postgres, pool::PoolConnection};
+use crate::{Call, Error, Fingerprint, LeaseId, LeaseRevoked, Result, SharedSession, SqlState, StatementFacts};
+use sqlx::{PgConnection, PgPool, Postgres, SqlStr, pool::PoolConnection};
 use std::{any::Any, future::Future, ops::DerefMut, sync::Arc};
 use tokio::time::Instant;
 
@@ -85,6 +85,17 @@ pub trait Lease: DerefMut<Target = PgConnection> + Send {
     /// Tells what happens on the connection. Costs nothing where nobody keeps account.
     fn note(&mut self, note: LeaseNote) {
         let _ = note;
+    }
+
+    /// The use of a text from which on it is kept prepared; its earlier runs leave no statement on the connection.
+    fn prepare_from(&self) -> u64 {
+        1
+    }
+
+    /// Tells that a text was run which connections keep prepared, and how many of those the connection held before.
+    fn ran(&mut self, facts: &Arc<StatementFacts>, sql: &SqlStr, held: usize) {
+        let _ = (sql, held);
+        facts.count_use();
     }
 
     /// Whether the lease was taken back from its holder; see [`Lessor`](crate::Lessor).

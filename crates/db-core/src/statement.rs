@@ -124,6 +124,13 @@ impl Statement {
         Ok(self)
     }
 
+    /// The same statement, kept prepared only from its use `first` on.
+    #[must_use]
+    pub fn prepared_from(mut self, first: u64) -> Self {
+        self.persistent &= self.facts.uses().saturating_add(1) >= first;
+        self
+    }
+
     /// Whether it must not be put into a transaction: it may begin or end one itself.
     fn stands_alone(&self) -> bool {
         let known = matches!(
@@ -192,6 +199,16 @@ impl Operation for Statement {
             }
         }
         Ok(out)
+    }
+
+    async fn run_unprepared(&self, conn: &mut PgConnection) -> Result<Rows> {
+        let mut once = self.clone();
+        once.persistent = false;
+        once.run(conn).await
+    }
+
+    fn prepared(&self) -> Option<&SqlStr> {
+        (self.persistent && self.args.is_some()).then_some(&self.sql)
     }
 
     async fn run_shared(&self, conn: &mut PgConnection, session: &SharedSession) -> Result<Rows> {

@@ -1,8 +1,8 @@
 //! A lease of which account is kept.
 
 use crate::record::Record;
-use db_core::{Attachment, Lease, LeaseId, LeaseNote, LeaseRevoked, LeaseState, SharedSession};
-use sqlx::PgConnection;
+use db_core::{Attachment, Lease, LeaseId, LeaseNote, LeaseRevoked, LeaseState, SharedSession, StatementFacts};
+use sqlx::{PgConnection, SqlStr};
 use std::{
     fmt,
     ops::{Deref, DerefMut},
@@ -80,6 +80,14 @@ impl<L: Lease> Lease for Tracked<L> {
             record.note(note);
         }
         self.get_mut().note(note);
+    }
+
+    fn prepare_from(&self) -> u64 {
+        self.get_ref().prepare_from()
+    }
+
+    fn ran(&mut self, facts: &Arc<StatementFacts>, sql: &SqlStr, held: usize) {
+        self.get_mut().ran(facts, sql, held);
     }
 
     fn revoked(&self) -> Option<LeaseRevoked> {

@@ -200,6 +200,9 @@ impl Watch<'_> {
         self.open = false;
         self.spent.close(now);
         let took = now.saturating_duration_since(self.start);
+        if let (Some(facts), Outcome::Done) = (self.facts, &outcome) {
+            facts.count_time(took);
+        }
         let mut report = CallReport::new(self.call, outcome, took, &self.spent);
         report.waited = self.marks.waited;
         report.held = self.marks.held;

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{limit::LimitConfig, priorities::PrioritiesConfig};
+use crate::{limit::LimitConfig, priorities::PrioritiesConfig, statements::StatementsConfig};
 use db_core::config::{Checks, Mode, duration};
 use serde::{Deserialize, Serialize};
 
@@ -101,6 +101,8 @@ pub struct PoolConfig {
     pub priorities: PrioritiesConfig,
     /// How many leases may be in use, found out while running.
     pub limit: LimitConfig,
+    /// Prepared statements.
+    pub statements: StatementsConfig,
 }
 
 impl Default for PoolConfig {
@@ -128,6 +130,7 @@ impl Default for PoolConfig {
             tenant_share: 0.5,
             priorities: PrioritiesConfig::default(),
             limit: LimitConfig::default(),
+            statements: StatementsConfig::default(),
         }
     }
 }
@@ -176,6 +179,7 @@ impl PoolConfig {
             c.range("tenant_share", &self.tenant_share, 0.001..=1.0);
             c.within("priorities", |c| self.priorities.validate(c));
             c.within("limit", |c| self.limit.validate(c));
+            c.within("statements", |c| self.statements.validate(c));
         });
     }
 }

@@ -1,6 +1,6 @@
 //! One open connection and what the pool knows about it.
 
-use crate::moves::Server;
+use crate::{book::Book, moves::Server};
 use db_core::{Attachment, LeaseId, SharedSession};
 use sqlx::PgConnection;
 use std::{sync::Arc, time::Duration};
@@ -60,6 +60,8 @@ pub(crate) struct Conn {
     pub(crate) epoch: u64,
     /// The count of [`Plans`](crate::plans::Plans) since which its statements were prepared.
     pub(crate) plans: u64,
+    /// What is prepared on it.
+    pub(crate) book: Book,
     pub(crate) backend: Backend,
     pub(crate) born: Instant,
     /// How long opening it took.

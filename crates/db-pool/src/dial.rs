@@ -28,6 +28,8 @@ pub(crate) struct Endpoint {
     through: Option<PgPool>,
     /// The statements that repeat what the hooks of `through` have set, as its last connection showed them.
     hooked: Arc<Mutex<Option<Arc<str>>>>,
+    /// Statements that a connection keeps prepared.
+    capacity: usize,
     /// Set once a transaction pooler has been found.
     shared: Arc<Mutex<Option<Arc<SharedSession>>>>,
 }
@@ -36,6 +38,7 @@ impl Endpoint {
     /// Dials with these options.
     pub(crate) fn new(options: PgConnectOptions) -> Self {
         Self {
+            capacity: capacity(&options),
             options,
             source: None,
             through: None,
@@ -47,6 +50,7 @@ impl Endpoint {
     /// Dials through an sqlx pool, so that the hooks its owner gave it (`after_connect`) run on every connection.
     pub(crate) fn through(pool: PgPool) -> Self {
         Self {
+            capacity: capacity(&pool.connect_options()),
             options: (*pool.connect_options()).clone(),
             source: None,
             through: Some(pool),
@@ -59,6 +63,11 @@ impl Endpoint {
     pub(crate) fn unlogged(mut self) -> Self {
         self.options = self.options.disable_statement_logging();
         self
+    }
+
+    /// Statements that a connection keeps prepared.
+    pub(crate) fn capacity(&self) -> usize {
+        self.capacity
     }
 
     /// The pool whose hooks every connection runs.
@@ -151,10 +160,7 @@ impl Endpoint {
             let pg = endpoint.connect(endpoint.bare(session)?).await?;
             endpoint.share(pg, session).await
         });
-        dialled.await.unwrap_or_else(|_| {
-            let message = format!("the server did not complete the connection within {limit:?}");
-            Err(sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, message)))
-        })
+        dialled.await.unwrap_or_else(|_| Err(late(limit)))
     }
 
     async fn dial_server(&self, session: &SessionConfig) -> sqlx::Result<(PgConnection, Backend)> {
@@ -201,6 +207,20 @@ impl Endpoint {
             Err(error) => Err(error),
         }
     }
+}
+
+/// The server took too long.
+pub(crate) fn late(limit: Duration) -> sqlx::Error {
+    let message = format!("the server did not complete the connection within {limit:?}");
+    sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, message))
+}
+
+/// How many statements a connection keeps prepared: sqlx shows it in the URL alone.
+fn capacity(options: &PgConnectOptions) -> usize {
+    let url = options.to_url_lossy();
+    let said = url.query_pairs().find(|(name, _)| name == "statement-cache-capacity");
+    // sqlx's own default.
+    said.and_then(|(_, value)| value.parse().ok()).unwrap_or(100)
 }
 
 impl fmt::Debug for Endpoint {

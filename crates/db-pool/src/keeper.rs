@@ -1,17 +1,19 @@
 //! The task that opens connections. Callers only wait: one that gives up loses nothing and throws nothing away.
 
 use crate::{
+    book::Book,
     conn::{Backend, Conn, Guest, expiry},
+    dial::late,
     home::Resident,
     reaper,
     shared::Shared,
 };
-use db_core::ConnectFailure;
+use db_core::{ConnectFailure, StatementFacts};
 use sqlx::PgConnection;
 use std::{sync::Arc, time::Duration};
 use tokio::{
     task::JoinSet,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout},
 };
 
 /// How often the minimum is looked after when nothing else happens.
@@ -19,8 +21,21 @@ const ROUND: Duration = Duration::from_secs(1);
 
 struct Dialled {
     result: sqlx::Result<(PgConnection, Backend)>,
+    /// What was prepared on it.
+    held: Vec<Arc<StatementFacts>>,
     took: Duration,
     epoch: u64,
+}
+
+impl Dialled {
+    fn crashed() -> Self {
+        Self {
+            result: Err(sqlx::Error::WorkerCrashed),
+            held: Vec::new(),
+            took: Duration::ZERO,
+            epoch: 0,
+        }
+    }
 }
 
 /// Opens connections as they are wanted, for as long as the pool lives.
@@ -39,15 +54,14 @@ pub(crate) async fn keep(shared: Arc<Shared>, resident: Resident) {
         };
         tokio::select! {
             Some(dialled) = dials.join_next(), if !dials.is_empty() => {
-                let (result, took, epoch) = match dialled {
-                    Ok(Dialled { result, took, epoch }) => (result, took, epoch),
-                    Err(_) => (Err(sqlx::Error::WorkerCrashed), Duration::ZERO, 0),
-                };
+                let Dialled { result, held, took, epoch } = dialled.unwrap_or_else(|_| Dialled::crashed());
                 match result {
                     Ok((pg, backend)) => {
                         failures = 0;
                         not_before = Instant::now();
-                        shared.connected(warm(&shared, pg, backend, epoch), took);
+                        let mut conn = warm(&shared, pg, backend, epoch);
+                        held.iter().for_each(|facts| conn.book.warmed(facts));
+                        shared.connected(conn, took);
                     }
                     Err(error) => {
                         let wait = back_off(&shared, failures);
@@ -99,13 +113,30 @@ fn start_dials(shared: &Arc<Shared>, dials: &mut JoinSet<Dialled>, failures: u32
     };
     for _ in 0..wanted {
         let (endpoint, session) = (shared.endpoint.load_full(), shared.session.load_full());
-        let limit = config.connect_timeout;
+        let (limit, statements, settings) = (
+            config.connect_timeout,
+            shared.statements.clone(),
+            config.statements.clone(),
+        );
         dials.spawn(async move {
             let since = Instant::now();
-            let result = endpoint.dial(&session, limit).await;
+            let (mut result, mut held) = (endpoint.dial(&session, limit).await, Vec::new());
+            let took = since.elapsed();
+            // Behind a pooler the session that is warmed is not the one that will be used.
+            if let Ok((pg, backend)) = &mut result
+                && backend.shared.is_none()
+            {
+                let warming = statements.warm(pg, endpoint.capacity(), &settings);
+                match timeout(limit.saturating_sub(took), warming).await {
+                    Ok(Ok(warmed)) => held = warmed,
+                    Ok(Err(error)) => result = Err(error),
+                    Err(_) => result = Err(late(limit)),
+                }
+            }
             Dialled {
                 result,
-                took: since.elapsed(),
+                held,
+                took,
                 epoch,
             }
         });
@@ -133,6 +164,11 @@ pub(crate) fn warm(shared: &Shared, pg: PgConnection, backend: Backend, epoch: u
         attachment: None,
         epoch,
         plans: shared.plans.epoch(),
+        book: Book::new(
+            &shared.statements,
+            shared.endpoint.load().capacity(),
+            config.statements.prepare_from,
+        ),
         backend,
         born,
         expires: expiry(born, config.max_lifetime, config.lifetime_jitter, fastrand::f64()),

@@ -6,8 +6,8 @@ use crate::{
     quarantine::{self, Left},
     shared::Shared,
 };
-use db_core::{Attachment, CloseReason, Lease, LeaseId, LeaseState, Result, SharedSession};
-use sqlx::PgConnection;
+use db_core::{Attachment, CloseReason, Lease, LeaseId, LeaseState, Result, SharedSession, StatementFacts};
+use sqlx::{Connection, PgConnection, SqlStr};
 use std::{
     fmt,
     ops::{Deref, DerefMut},
@@ -160,6 +160,19 @@ impl Lease for PoolLease {
             (Condition::Raw, _) | (_, LeaseState::Verify | LeaseState::StalePlans) => Condition::Raw,
             (_, LeaseState::Clean) => Condition::Clean,
         };
+    }
+
+    fn prepare_from(&self) -> u64 {
+        self.conn.as_ref().expect(TAKEN).book.prepare_from()
+    }
+
+    fn ran(&mut self, facts: &Arc<StatementFacts>, sql: &SqlStr, held: usize) {
+        facts.count_use();
+        let conn = self.conn.as_mut().expect(TAKEN);
+        let now = conn.pg.cached_statements_size();
+        if let Some(fresh) = conn.book.ran(facts, sql, held, now) {
+            fresh.pool.learn(fresh.text, &mut conn.pg);
+        }
     }
 
     fn id(&self) -> Option<LeaseId> {

@@ -19,6 +19,7 @@
 mod acquire;
 mod admission;
 mod beside;
+mod book;
 mod census;
 mod close;
 mod config;
@@ -48,7 +49,9 @@ mod shared;
 mod shares;
 mod standing;
 mod state;
+mod statements;
 mod stats;
+mod thrash;
 mod warm;
 
 pub use beside::Beside;
@@ -62,4 +65,5 @@ pub use moves::Server;
 pub use pool::{Pool, PoolBuilder};
 pub use pooler::Pooler;
 pub use priorities::{PrioritiesConfig, ShareConfig};
+pub use statements::{StatementStats, StatementUse, StatementsConfig};
 pub use stats::{PoolStats, PriorityStats};

@@ -119,6 +119,7 @@ impl Shared {
     pub(crate) fn moved(&self, moved: Moved) {
         let Moved { epoch, still_out } = moved;
         self.epochs.send_replace(epoch);
+        self.statements.moved();
         self.demand.notify_one();
         self.observers.tell(|| Event::EndpointMoved { epoch, still_out });
     }

@@ -33,6 +33,7 @@ impl Plans {
         let epoch = self.epoch();
         if conn.plans != epoch {
             conn.pg.clear_cached_statements().await?;
+            conn.book.forget();
             conn.plans = epoch;
         }
         Ok(())

@@ -16,6 +16,7 @@ use crate::{
     reaper,
     shared::{First, Shared},
     state::{Phase, State},
+    statements::{StatementStats, Statements},
     stats::PoolStats,
 };
 use arc_swap::ArcSwap;
@@ -116,6 +117,7 @@ impl PoolBuilder {
             session: ArcSwap::from_pointee(self.session),
             endpoint: ArcSwap::from_pointee(self.endpoint),
             state,
+            statements: Arc::new(Statements::new(self.observers.clone())),
             observers: self.observers,
             demand: Notify::new(),
             emptied: Notify::new(),
@@ -222,6 +224,11 @@ impl Pool {
         let mut stats = self.shared.state.lock().snapshot();
         stats.wait_time = Duration::from_nanos(self.shared.waited_nanos.load(Ordering::Relaxed));
         stats
+    }
+
+    /// The figures of its prepared statements.
+    pub fn statements(&self) -> StatementStats {
+        self.shared.statements.stats()
     }
 
     /// Those who hold a lease, longest first.

@@ -13,6 +13,7 @@ use crate::{
     quarantine::{self, Left},
     queue::Ticket,
     state::{Ask, Checkin, Checkout, Grant, Phase, State, Told},
+    statements::Statements,
 };
 use arc_swap::ArcSwap;
 use db_core::{AcquireError, AcquireFailure, CloseReason, ConnectFailure, Error, Event, Observers};
@@ -50,6 +51,7 @@ pub(crate) struct Shared {
     pub(crate) home: Home,
     pub(crate) inner: OnceLock<PgPool>,
     pub(crate) plans: Plans,
+    pub(crate) statements: Arc<Statements>,
     /// Time spent waiting, in nanoseconds: counted without the lock, after the wait.
     pub(crate) waited_nanos: AtomicU64,
 }

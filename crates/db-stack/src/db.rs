@@ -20,7 +20,7 @@ use db_core::{Call, Error, Observers, QueryClass, Result, Source};
 use db_health::{Breaker, Health};
 use db_leak::{Leak, LeakLayer, Leases};
 use db_metrics::{Meter, Server};
-use db_pool::{CloseReport, Pool, PoolStats};
+use db_pool::{CloseReport, Pool, PoolStats, StatementStats};
 use db_replica::Routed;
 use db_retry::{RetryPolicy, RetryStats};
 use db_timeout::{TimeoutLayer, TimeoutStats};
@@ -247,6 +247,12 @@ impl Db {
     /// The pool's figures at this moment.
     pub fn stats(&self) -> PoolStats {
         self.inner.pool.stats()
+    }
+
+    /// The prepared statements of the primary's connections: the most used, what was prepared again or pushed out, how many
+    /// each connection holds. As JSON, its `statements` are what `db-stack doctor --client` reads.
+    pub fn statements(&self) -> StatementStats {
+        self.inner.pool.statements()
     }
 
     /// What happens from now on, as a bounded stream.

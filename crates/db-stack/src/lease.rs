@@ -1,9 +1,9 @@
 //! A lease of the stack: a warm connection of which account is kept.
 
-use db_core::{Attachment, LeaseId, LeaseNote, LeaseRevoked, LeaseState, Result, SharedSession};
+use db_core::{Attachment, LeaseId, LeaseNote, LeaseRevoked, LeaseState, Result, SharedSession, StatementFacts};
 use db_leak::Tracked;
 use db_pool::PoolLease;
-use sqlx::PgConnection;
+use sqlx::{PgConnection, SqlStr};
 use std::{
     fmt,
     ops::{Deref, DerefMut},
@@ -61,6 +61,14 @@ impl db_core::Lease for Lease {
 
     fn note(&mut self, note: LeaseNote) {
         self.0.note(note);
+    }
+
+    fn prepare_from(&self) -> u64 {
+        self.0.prepare_from()
+    }
+
+    fn ran(&mut self, facts: &Arc<StatementFacts>, sql: &SqlStr, held: usize) {
+        self.0.ran(facts, sql, held);
     }
 
     fn revoked(&self) -> Option<LeaseRevoked> {

@@ -79,7 +79,7 @@ pub use db_leak::{LeakCounts, Leases, OpenLease, SiteUsage, UseTimes};
 pub use db_metrics::{Meter, Server};
 pub use db_pool::{
     CloseReport, OptionsSource, PoolConfig, PoolStats, Pooler, PrioritiesConfig, PriorityStats, SessionConfig,
-    ShareConfig,
+    ShareConfig, StatementStats, StatementUse, StatementsConfig,
 };
 pub use db_replica::{Cluster, ClusterStats, NodeStats, ReplicaStats, Standing, Writes};
 pub use db_retry::{CauseStats, Durations, RetryBudget, RetryStats, TransactionStats};

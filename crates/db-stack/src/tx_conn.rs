@@ -9,7 +9,9 @@ use crate::{
 };
 use async_stream::try_stream;
 use db_cache::TransactionWrites;
-use db_core::{Lease, LeaseNote, Result, Statement, StatementKind, TransactionAborted, Want};
+use db_core::{
+    Lease, LeaseNote, Operation, Result, Statement, StatementFacts, StatementKind, TransactionAborted, Want,
+};
 use futures_core::{future::BoxFuture, stream::BoxStream};
 use futures_util::TryStreamExt;
 use sqlx::{
@@ -21,6 +23,7 @@ use sqlx_postgres::PgTransactionManager;
 use std::{
     fmt,
     ops::{Deref, DerefMut},
+    sync::Arc,
 };
 use tokio::time::Instant;
 
@@ -117,9 +120,18 @@ impl TxConn {
     /// The statement as it may be sent on this connection.
     fn suited(&self, statement: Statement) -> Result<Statement> {
         let statement = self.limits.sent(statement);
+        let statement = statement.prepared_from(self.lease.prepare_from());
         match self.lease.shared_session() {
             Some(session) => statement.for_shared(session),
             None => Ok(statement),
+        }
+    }
+
+    /// Counts a statement; `held` were prepared before.
+    fn ran(&mut self, facts: &Arc<StatementFacts>, prepared: Option<&SqlStr>, held: usize) {
+        match prepared {
+            Some(sql) => self.lease.ran(facts, sql, held),
+            None => facts.count_use(),
         }
     }
 
@@ -159,6 +171,7 @@ impl TxConn {
     ) -> sqlx::Result<T> {
         self.ready().await?;
         let in_savepoint = self.in_savepoint();
+        let held = self.lease.cached_statements_size();
         let (mut progress, pg, limits) = self.begin_statement(statement)?;
         let facts = statement.map(Statement::facts);
         // Past its limit the step is dropped with its progress not done: the transaction is then cancelled.
@@ -174,6 +187,9 @@ impl TxConn {
             Ok(out?)
         };
         let out = limits.around(facts, step).await;
+        if let Some(facts) = facts {
+            self.ran(facts, statement.and_then(Operation::prepared), held);
+        }
         // The server's own words for it are an error of the connection.
         out.map_err(|error| self.still_ours().err().unwrap_or(error).into())
     }
@@ -213,8 +229,9 @@ impl<'c> Executor<'c> for &'c mut TxConn {
             let statement = self.suited(statement?)?;
             self.ready().await?;
             let in_savepoint = self.in_savepoint();
+            let held = self.lease.cached_statements_size();
             let (mut progress, pg, limits) = self.begin_statement(Some(&statement))?;
-            let facts = statement.facts().clone();
+            let (facts, prepared) = (statement.facts().clone(), statement.prepared().cloned());
             let mut steps = pg.fetch_many(statement.into_replay());
             let failed = loop {
                 // The limit is for the first answer: from there on the pace is the reader's.
@@ -248,6 +265,7 @@ impl<'c> Executor<'c> for &'c mut TxConn {
                 progress.read_out(pg).await;
             }
             drop(progress);
+            self.ran(&facts, prepared.as_ref(), held);
             if let Some(error) = failed {
                 self.still_ours()?;
                 Err(error)?;

@@ -119,7 +119,7 @@ fn lazy_needs_no_runtime_and_no_server() {
 #[tokio::test]
 async fn lazy_connects_at_the_first_call() {
     let rig = rig().await;
-    let db = Db::connect_lazy(&rig.database.url()).unwrap();
+    let db = Db::connect_lazy(&db_testkit::pooled_url(&rig.database.url())).unwrap();
     let mut admin = rig.admin().await;
     assert_eq!(admin.sessions().await, 0);
     assert_eq!(by_executor(&db).await, 1);
@@ -168,7 +168,7 @@ async fn connecting_to_nothing_fails_with_the_io_error() {
 #[tokio::test]
 async fn connect_with_waits_for_the_first_connection() {
     let rig = rig().await;
-    let db = Db::connect_with(rig.options()).await.unwrap();
+    let db = Db::connect_with(db_testkit::pooled(rig.options())).await.unwrap();
     assert!(db.size() >= 1);
     let nowhere = Db::connect_with(rig.options().database("no_such_database"));
     let error = timeout(SOON, nowhere).await.unwrap().unwrap_err();

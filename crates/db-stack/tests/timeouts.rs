@@ -11,7 +11,7 @@ const LIMIT: Duration = Duration::from_millis(200);
 
 async fn one(server: &TestDatabase) -> Db {
     Db::builder()
-        .url(&server.url())
+        .url(&db_testkit::pooled_url(&server.url()))
         .max_connections(1)
         .connect()
         .await
@@ -111,7 +111,9 @@ async fn inside_a_transaction_a_timeout_aborts_it_and_commit_says_so() {
 #[tokio::test]
 async fn a_timeout_during_commit_is_an_unknown_outcome() {
     let server = database().await;
-    let proxy = FaultProxy::start_for_url(&server.url()).await.unwrap();
+    let proxy = FaultProxy::start_for_url(&db_testkit::pooled_url(&server.url()))
+        .await
+        .unwrap();
     let db = Db::builder()
         .url(&proxy.through(&server.url()))
         .max_connections(2)
@@ -134,7 +136,9 @@ async fn a_timeout_during_commit_is_an_unknown_outcome() {
 #[tokio::test]
 async fn a_lost_answer_to_commit_is_an_unknown_outcome_too() {
     let server = database().await;
-    let proxy = FaultProxy::start_for_url(&server.url()).await.unwrap();
+    let proxy = FaultProxy::start_for_url(&db_testkit::pooled_url(&server.url()))
+        .await
+        .unwrap();
     let db = Db::builder()
         .url(&proxy.through(&server.url()))
         .max_connections(2)
@@ -208,7 +212,7 @@ async fn observe_ends_nothing_and_the_mode_can_be_changed_at_run_time() {
 async fn the_whole_pool_asleep_still_times_out_and_comes_back() {
     let server = database().await;
     let db = Db::builder()
-        .url(&server.url())
+        .url(&db_testkit::pooled_url(&server.url()))
         .max_connections(4)
         .connect()
         .await

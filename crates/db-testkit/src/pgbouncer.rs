@@ -23,8 +23,13 @@ use crate::{
 const START: Duration = Duration::from_secs(10);
 /// Ports tried before giving up.
 const PORTS: u32 = 20;
-/// Programs beside those of `DB_STACK_PGBOUNCER`, a list like `PATH`.
-const USUAL: [&str; 3] = ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer", "/usr/local/bin/pgbouncer"];
+/// Programs beside those of `DB_STACK_PGBOUNCER`, a list like `PATH`: also the one that `.ci/pgbouncer` builds.
+const USUAL: [&str; 4] = [
+    "/usr/sbin/pgbouncer",
+    "/usr/bin/pgbouncer",
+    "/usr/local/bin/pgbouncer",
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/pgbouncer/bin/pgbouncer"),
+];
 
 /// An installed PgBouncer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,6 +73,11 @@ impl PgBouncer {
         found.sort_by_key(|program| program.version);
         found.dedup_by_key(|program| program.version);
         found
+    }
+
+    /// The program at `path`; `None` when it does not say its version.
+    pub fn program(path: &Path) -> Option<PgBouncerProgram> {
+        program(path)
     }
 
     /// One before the server at `server`.

@@ -41,6 +41,30 @@ pub(super) async fn tables(visit: &mut Visit<'_>) -> Result<(), AdvisorError> {
     Ok(())
 }
 
+/// Statistics, plans and counts of what the role may not read are missing without a word; this is the word.
+pub(super) async fn rights(visit: &mut Visit<'_>) -> Result<(), AdvisorError> {
+    let (tables, sequences): (i64, i64) = sqlx::query_as(
+        "SELECT count(*) FILTER (WHERE CASE c.relkind WHEN 'S' THEN false ELSE NOT has_table_privilege(c.oid, 'SELECT') END), \
+                count(*) FILTER (WHERE CASE c.relkind WHEN 'S' THEN NOT has_sequence_privilege(c.oid, 'SELECT, USAGE') END) \
+         FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace \
+         WHERE c.relkind IN ('r', 'p', 'm', 'S') AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%'",
+    )
+    .fetch_one(&mut visit.looking.pg)
+    .await?;
+    if tables > 0 {
+        visit.unseen.push(format!(
+            "tables: {tables} may not be read by this role, so their bloat, plans and missing indexes are not known; \
+             grant pg_read_all_data (PostgreSQL 14) or SELECT"
+        ));
+    }
+    if sequences > 0 {
+        visit.unseen.push(format!(
+            "sequences: where {sequences} stand is hidden from this role; grant pg_read_all_data or SELECT"
+        ));
+    }
+    Ok(())
+}
+
 pub(super) async fn sizes(visit: &mut Visit<'_>) -> Result<(), AdvisorError> {
     // Pages that the rows would need, by their average width, against pages that there are. Needs statistics.
     let rows: Vec<(String, i64, f64)> = sqlx::query_as(

@@ -18,6 +18,8 @@ struct Index {
     valid: bool,
     uniq: bool,
     constrains: bool,
+    /// Whether a foreign key looks for its children by it, which no plan and no counter of scans need show.
+    serves: bool,
     scans: i64,
     bytes: i64,
     writes: i64,
@@ -33,6 +35,9 @@ pub(super) async fn useless(visit: &mut Visit<'_>) -> Result<(), AdvisorError> {
                 i.indisunique AS uniq, \
                 EXISTS (SELECT FROM pg_constraint AS k WHERE k.conindid = i.indexrelid) OR i.indisprimary \
                     OR i.indisreplident OR i.indisexclusion AS constrains, \
+                EXISTS (SELECT FROM pg_constraint AS k WHERE k.contype = 'f' AND k.conrelid = i.indrelid \
+                        AND (i.indkey::int2[])[0:cardinality(k.conkey) - 1] @> k.conkey \
+                        AND (i.indkey::int2[])[0:cardinality(k.conkey) - 1] <@ k.conkey) AS serves, \
                 coalesce(s.idx_scan, 0)::bigint AS scans, c.relpages::bigint * 8192 AS bytes, \
                 (u.n_tup_ins + u.n_tup_upd + u.n_tup_del)::bigint AS writes, \
                 (u.seq_scan + coalesce(u.idx_scan, 0))::bigint AS table_scans \
@@ -80,7 +85,8 @@ pub(super) async fn useless(visit: &mut Visit<'_>) -> Result<(), AdvisorError> {
         }
     }
     for index in &indexes {
-        let unused = index.valid && !index.uniq && !index.constrains && index.scans == 0 && index.bytes >= BYTES;
+        let kept = index.uniq || index.constrains || index.serves;
+        let unused = index.valid && !kept && index.scans == 0 && index.bytes >= BYTES;
         // On a table that nobody has read since the figures began, nothing is known.
         let told = told.contains(&&index.name) || indexes.iter().any(|o| o.name != index.name && o.key == index.key);
         if unused && !told && index.table_scans >= 100 {

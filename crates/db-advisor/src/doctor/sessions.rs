@@ -41,7 +41,8 @@ pub(super) async fn leaks(visit: &mut Visit<'_>) -> Result<(), AdvisorError> {
         );
     }
     let hidden: i64 = sqlx::query_scalar(
-        "SELECT count(*) FROM pg_stat_activity WHERE state IS NULL AND backend_type = 'client backend'",
+        // Of a session that may not be seen the kind is hidden as well; only a client's has a database.
+        "SELECT count(*) FROM pg_stat_activity WHERE datid IS NOT NULL AND query = '<insufficient privilege>'",
     )
     .fetch_one(&mut visit.looking.pg)
     .await?;

@@ -1,11 +1,13 @@
 //! What takes long, what is run too often, what has changed, and which index would help.
 
-use super::{KnownPlan, Visit};
+use super::{KnownPlan, Outside, Visit};
+use db_core::{StatementFacts, TableName};
+
 use crate::{
     AdvisorError, Area, Finding, Severity,
     advice::{self, Tables},
     plan::Plan,
-    workload::{StatementLoad, Workload},
+    workload::{BothSides, ClientLoad, StatementLoad, Workload},
 };
 
 /// Fewer calls are an accident.
@@ -14,6 +16,8 @@ const CALLS: i64 = 5;
 const REPEATS: i64 = 500;
 /// A mean so many times longer than before the last visit.
 const WORSE: f64 = 3.0;
+/// Less time outside the server is the network's. Own choice.
+const OUTSIDE_MS: f64 = 5.0;
 /// Shares of all the time below this are not worth an index.
 const SHARE: f64 = 0.005;
 
@@ -25,21 +29,18 @@ pub(super) async fn statements(visit: &mut Visit<'_>) -> Result<(), AdvisorError
             return Ok(());
         }
     };
-    let hidden = workload
-        .statements
-        .iter()
-        .filter(|s| s.query.starts_with("<insufficient"))
-        .count();
+    let hidden = workload.hidden;
     if hidden > 0 {
-        visit
-            .unseen
-            .push(format!("statements: the text of {hidden} is hidden; grant pg_monitor"));
+        visit.unseen.push(format!(
+            "statements: {hidden} of other roles are hidden; grant pg_monitor"
+        ));
     }
     let latest = match visit.before {
         Some(before) => workload.since(&before.workload),
         None => workload.clone(),
     };
     slow(visit, &latest);
+    waits(visit, &latest);
     repeats(visit, &latest);
     if let Some(before) = visit.before {
         for (now, mean) in workload.regressions(&before.workload, WORSE) {
@@ -66,7 +67,8 @@ fn about(statement: &StatementLoad, severity: Severity, id: &str) -> Finding {
     Finding::new(Area::SlowQueries, severity, id, statement.fingerprint().to_string())
 }
 
-/// Whether it is an application's statement rather than maintenance.
+/// Whether it is an application's statement, rather than maintenance or a look at the server's own tables, such as these
+/// visits.
 fn ordinary(statement: &StatementLoad) -> bool {
     let first = statement
         .query
@@ -79,6 +81,16 @@ fn ordinary(statement: &StatementLoad) -> bool {
     ]
     .iter()
     .any(|word| first.eq_ignore_ascii_case(word))
+        && !looks_at_the_server(&statement.query)
+}
+
+fn looks_at_the_server(query: &str) -> bool {
+    let facts = StatementFacts::of(query);
+    let own = |table: &TableName| {
+        let schema = table.schema.as_deref();
+        matches!(schema, Some("pg_catalog" | "information_schema")) || table.name.starts_with("pg_")
+    };
+    !facts.reads().is_empty() && facts.writes().is_empty() && facts.reads().iter().all(own)
 }
 
 fn slow(visit: &mut Visit<'_>, workload: &Workload) {
@@ -106,6 +118,46 @@ fn slow(visit: &mut Visit<'_>, workload: &Workload) {
             );
         }
     }
+}
+
+/// Statements whose callers wait elsewhere than on the server.
+fn waits(visit: &mut Visit<'_>, workload: &Workload) {
+    for both in workload.joined(&visit.options.client) {
+        if both.outside_ms >= OUTSIDE_MS && both.outside_ms > both.server.mean_ms && both.client.calls >= 20 {
+            let mut finding = about(both.server, Severity::Warning, "waits-outside")
+                .title("callers of a statement wait longer than the server works on it")
+                .evidence(format!(
+                    "{} calls, {:.1} ms each for the caller, {:.1} ms on the server: {}",
+                    both.client.calls,
+                    both.client.mean_ms,
+                    both.server.mean_ms,
+                    both.server.short(120)
+                ))
+                .fix(
+                    "look at db.stats(): waits for a connection want a larger pool or shorter holds; else the network",
+                );
+            finding.area = Area::PoolFit;
+            visit.found(finding);
+        }
+    }
+}
+
+/// Both sides of the statements that the client has measured.
+pub(super) fn outside(workload: &Workload, client: &[ClientLoad]) -> Vec<Outside> {
+    let mut both = workload.joined(client);
+    let cost = |both: &BothSides<'_>| both.outside_ms * both.client.calls as f64;
+    both.sort_by(|a, b| cost(b).total_cmp(&cost(a)));
+    both.into_iter()
+        .take(10)
+        .map(|both| Outside {
+            fingerprint: both.client.fingerprint.to_string(),
+            statement: both.server.short(90),
+            calls: both.client.calls,
+            server_ms: both.server.mean_ms,
+            client_ms: both.client.mean_ms,
+            outside_ms: both.outside_ms,
+        })
+        .collect()
 }
 
 /// One look-up for each row of another statement.
@@ -240,4 +292,22 @@ async fn one(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_at_the_server_are_told_from_the_applications_statements() {
+        assert!(looks_at_the_server(
+            "SELECT count(*) FROM pg_stat_activity AS a JOIN pg_locks AS l USING (pid)"
+        ));
+        assert!(looks_at_the_server("SELECT * FROM information_schema.tables"));
+        assert!(!looks_at_the_server("SELECT * FROM orders JOIN pg_class ON true"));
+        assert!(!looks_at_the_server("SELECT pg_sleep(1)"));
+        assert!(!looks_at_the_server(
+            "SELECT sum(total) FROM orders, pg_sleep($2) WHERE id > $1"
+        ));
+    }
 }

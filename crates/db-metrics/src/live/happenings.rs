@@ -71,6 +71,11 @@ impl Observer for Happenings {
             Event::PrimaryMoved { node, .. } => self.note(format!("writes go to {node}")),
             Event::PrimaryLost { node } => self.note(format!("the primary {node} does not answer")),
             Event::SplitBrain { nodes, .. } => self.note(format!("{nodes} servers take writes")),
+            Event::StatementsThrash { again, within, .. } => {
+                self.note(format!(
+                    "{again} statements were prepared again within {within:?}: the cache is too small"
+                ));
+            }
             Event::Reloaded => self.note("the settings were changed".to_owned()),
             Event::PoolClosed { .. } => self.note("the pool has closed".to_owned()),
             _ => {}

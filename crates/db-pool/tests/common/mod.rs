@@ -30,14 +30,16 @@ impl Rig {
     }
 
     pub(crate) fn pool(&self, config: PoolConfig) -> Pool {
-        Pool::builder(self.options(), config).build().unwrap()
+        Pool::builder(db_testkit::pooled(self.options()), config)
+            .build()
+            .unwrap()
     }
 
     /// A pool that tells a log what happens to it.
     pub(crate) fn watched_pool(&self, config: PoolConfig) -> (Pool, Arc<Log>) {
         let (log, observers) = Log::new();
         (
-            Pool::builder(self.options(), config)
+            Pool::builder(db_testkit::pooled(self.options()), config)
                 .observers(observers)
                 .build()
                 .unwrap(),
@@ -52,7 +54,9 @@ impl Rig {
 
     /// A proxy before the server, and the options to connect through it.
     pub(crate) async fn proxy(&self) -> (FaultProxy, PgConnectOptions) {
-        let proxy = FaultProxy::start_for_url(&self.database.url()).await.unwrap();
+        let proxy = FaultProxy::start_for_url(&db_testkit::pooled_url(&self.database.url()))
+            .await
+            .unwrap();
         let options = PgConnectOptions::from_str(&proxy.through(&self.database.url())).unwrap();
         (proxy, options)
     }

@@ -64,6 +64,9 @@ pub const KEYS: &[KeyDoc] = keys! {
     Number "pool.limit.target_utilization" = "0.7", "0.3..=1": "For `utilization`: the limit grows above it.";
     Duration "pool.limit.scale_interval" = "1m", "10ms..=1h": "For `utilization`: how often it is looked at.";
     Duration "pool.limit.census_interval" = "1s", "10ms..=1h": "How often the server is asked what it has free.";
+    Integer "pool.statements.prepare_from" = "1", "1..=1000000": "The use of a text from which on it is kept prepared.";
+    Integer "pool.statements.warm" = "8", "0..=1000": "Texts of most use that a new connection prepares before it is handed out.";
+    Duration "pool.statements.warm_within" = "50ms", "1ms..=1h": "No further text is begun after this time.";
     Duration "pool.priorities.ageing" = "1s", "1ms..=1h": "A priority that waits and was not served for so long goes first, once.";
     Duration "pool.priorities.reserve_for" = "10s", "1ms..=1h": "How long a floor is held back after its last call.";
 

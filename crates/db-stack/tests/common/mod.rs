@@ -48,18 +48,24 @@ impl Rig {
 
     /// A proxy before the server, and a stack that goes through it.
     pub(crate) async fn proxied(&self, max: u32) -> (FaultProxy, Db) {
-        let proxy = FaultProxy::start_for_url(&self.database.url()).await.unwrap();
+        let proxy = FaultProxy::start_for_url(&db_testkit::pooled_url(&self.database.url()))
+            .await
+            .unwrap();
         let options = PgConnectOptions::from_str(&proxy.through(&self.database.url())).unwrap();
         let db = builder(options, max).build().unwrap();
         (proxy, db)
     }
 }
 
-/// No connection is kept up, so that tests can count them.
+/// No connection is kept up, so that tests can count them. Through the run's PgBouncer, where there is one.
 pub(crate) fn builder(options: PgConnectOptions, max: u32) -> DbBuilder {
     Db::builder()
-        .options(options)
-        .configure(|config| config.pool.min_connections = 0)
+        .options(db_testkit::pooled(options))
+        .configure(|config| {
+            config.pool.min_connections = 0;
+            // Nor is anything sent but what the test sends.
+            config.pool.statements.warm = 0;
+        })
         .max_connections(max)
 }
 

@@ -1,21 +1,16 @@
 //! The command `db-stack`.
 
+mod top;
+
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand, ValueEnum};
 use db_advisor::{
-    DoctorOptions, ExplainConfig, Explainer, Format, Looking, Moment, PoolerLoad, Report, Snapshot, Workload, doctor,
-    migrate,
-};
-use ratatui::{
-    crossterm::event::{self, Event, KeyCode},
-    layout::Constraint,
-    style::Style,
-    widgets::{Block, Row, Table},
+    ClientLoad, DoctorOptions, ExplainConfig, Explainer, Format, Looking, PoolerLoad, Report, Snapshot, doctor, migrate,
 };
 use sqlx::{Connection, PgConnection};
 use std::{
     io::{Read, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
 };
@@ -38,7 +33,7 @@ struct Cli {
 enum Command {
     /// A report on the whole database. Reads only. Exit code 0: fine, 1: warnings, 2: critical, 3: could not look.
     Doctor(Doctor),
-    /// Sessions, waits and statements, live. q ends it.
+    /// Sessions, waits and statements, live; q or Ctrl-C ends it. Without a terminal: one look, as text.
     Top(Top),
     /// The plan of a statement and what it says. Runs nothing unless --analyze, and that only for proven reads.
     Explain(Explain),
@@ -95,6 +90,9 @@ struct Doctor {
     /// Statements whose plan is looked at.
     #[arg(long, default_value_t = 20)]
     explain: u32,
+    /// The client's own figures, a JSON file: `db.statements()` of the stack, written out. `-` is standard input.
+    #[arg(long, value_name = "FILE")]
+    client: Option<PathBuf>,
     /// Connections of one instance's pool.
     #[arg(long)]
     pool: Option<u32>,
@@ -221,6 +219,9 @@ async fn run(command: Command) -> Result<u8> {
             options.explain = args.explain;
             options.pool = args.pool;
             options.instances = args.instances;
+            if let Some(path) = &args.client {
+                options.client = client_load(path)?;
+            }
             let before = args.snapshot.as_deref().map(Snapshot::load).transpose()?.flatten();
             let report = visit(&args.target.url, &options, before.as_ref()).await?;
             print(&report.render(args.format.into()))?;
@@ -233,7 +234,7 @@ async fn run(command: Command) -> Result<u8> {
             let report = visit(&args.target.url, &DoctorOptions::default(), None).await?;
             indexes(&report)
         }
-        Command::Top(args) => top(args).await,
+        Command::Top(args) => top::run(args).await,
         Command::Explain(args) => explain(args).await,
         Command::PgbouncerConfig(args) => {
             let mut load = PoolerLoad::new(args.database);
@@ -264,6 +265,16 @@ async fn run(command: Command) -> Result<u8> {
             Ok(0)
         }
     }
+}
+
+fn client_load(path: &Path) -> Result<Vec<ClientLoad>> {
+    let mut text = String::new();
+    if path == Path::new("-") {
+        std::io::stdin().read_to_string(&mut text).context("standard input")?;
+    } else {
+        text = std::fs::read_to_string(path).with_context(|| format!("can't read {}", path.display()))?;
+    }
+    Ok(ClientLoad::from_json(&text)?)
 }
 
 async fn visit(url: &str, options: &DoctorOptions, before: Option<&Snapshot>) -> Result<Report> {
@@ -314,106 +325,4 @@ async fn explain(args: Explain) -> Result<u8> {
     }
     looking.close().await;
     Ok(0)
-}
-
-async fn top(args: Top) -> Result<u8> {
-    let mut looking = Looking::connect(&args.target.url).await?;
-    let mut moment = Moment::look(&mut looking).await?;
-    if args.once {
-        print(&as_text(&moment))?;
-        return Ok(0);
-    }
-    let mut terminal = ratatui::try_init().context("no terminal; --once prints text")?;
-    let mut before: Option<Workload> = None;
-    let outcome = async {
-        loop {
-            terminal.draw(|frame| draw(frame, &moment, before.as_ref()))?;
-            if wants_to_leave(args.every)? {
-                return Ok(0);
-            }
-            before = moment.workload.take();
-            moment = Moment::look(&mut looking).await?;
-        }
-    }
-    .await;
-    ratatui::restore();
-    outcome
-}
-
-/// Waits for a key at most until the next look.
-fn wants_to_leave(every: Duration) -> Result<bool> {
-    if !event::poll(every)? {
-        return Ok(false);
-    }
-    Ok(matches!(event::read()?, Event::Key(key) if matches!(key.code, KeyCode::Char('q' | 'c') | KeyCode::Esc)))
-}
-
-fn as_text(moment: &Moment) -> String {
-    let [active, in_transaction, idle] = moment.counts;
-    let mut out = format!("{active} active, {in_transaction} idle in transaction, {idle} idle\n");
-    for session in &moment.active {
-        out.push_str(&format!(
-            "{:>8} {:<12} {:<20} {:>8.1} s  {:<24} {}\n",
-            session.pid, session.user, session.state, session.seconds, session.wait, session.query
-        ));
-    }
-    out
-}
-
-fn draw(frame: &mut ratatui::Frame<'_>, moment: &Moment, before: Option<&Workload>) {
-    use ratatui::layout::Layout;
-    let [upper, lower] = Layout::vertical([Constraint::Fill(1), Constraint::Fill(1)]).areas(frame.area());
-    let [active, in_transaction, idle] = moment.counts;
-    let sessions = moment.active.iter().map(|s| {
-        let blockers = s
-            .blocked_by
-            .iter()
-            .map(ToString::to_string)
-            .collect::<Vec<_>>()
-            .join(",");
-        Row::new([
-            s.pid.to_string(),
-            s.user.clone(),
-            s.state.clone(),
-            format!("{:.1} s", s.seconds),
-            s.wait.clone(),
-            blockers,
-            s.query.clone(),
-        ])
-    });
-    let widths = [8, 12, 20, 10, 24, 12]
-        .map(Constraint::Length)
-        .into_iter()
-        .chain([Constraint::Fill(1)]);
-    let head = Row::new(["pid", "user", "state", "since", "waits for", "blocked by", "statement"]);
-    let title = format!(" {active} active, {in_transaction} idle in transaction, {idle} idle; q ends ");
-    frame.render_widget(
-        Table::new(sessions, widths)
-            .header(head.style(Style::new().bold()))
-            .block(Block::bordered().title(title)),
-        upper,
-    );
-    let latest = match (&moment.workload, before) {
-        (Some(now), Some(before)) => now.since(before).statements,
-        (Some(now), None) => now.statements.clone(),
-        (None, _) => Vec::new(),
-    };
-    let statements = latest.iter().take(50).map(|s| {
-        Row::new([
-            format!("{:.1} %", s.share * 100.0),
-            s.calls.to_string(),
-            format!("{:.2} ms", s.mean_ms),
-            s.short(200),
-        ])
-    });
-    let widths = [8, 10, 12]
-        .map(Constraint::Length)
-        .into_iter()
-        .chain([Constraint::Fill(1)]);
-    frame.render_widget(
-        Table::new(statements, widths)
-            .header(Row::new(["share", "calls", "mean", "statement"]).style(Style::new().bold()))
-            .block(Block::bordered().title(" statements since the last look ")),
-        lower,
-    );
 }
