@@ -211,7 +211,10 @@ impl Pooled {
 }
 
 async fn bouncer(program: &PgBouncerProgram, server: &Postgres) -> anyhow::Result<PgBouncer> {
-    let mut bouncer = PgBouncer::builder(program, server.addr()).setting("default_pool_size", 12);
+    let mut bouncer = PgBouncer::builder(program, server.addr())
+        .setting("default_pool_size", 12)
+        // Without it the pool without a stack does not even connect.
+        .setting("ignore_startup_parameters", "extra_float_digits");
     if program.version >= (1, 21) {
         bouncer = bouncer.setting("max_prepared_statements", 100);
     }
