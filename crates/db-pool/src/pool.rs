@@ -221,6 +221,8 @@ impl Pool {
 
     /// The pool's figures at this moment.
     pub fn stats(&self) -> PoolStats {
+        // What went back to a closed sqlx pool is told by its size alone.
+        self.shared.reconcile_lent();
         let mut stats = self.shared.state.lock().snapshot();
         stats.wait_time = Duration::from_nanos(self.shared.waited_nanos.load(Ordering::Relaxed));
         stats

@@ -155,6 +155,8 @@ async fn calls_that_fail_and_calls_that_crawl() {
         .configure(|config| {
             // It counts, and lets everybody through.
             config.breaker.mode = Mode::Observe;
+            // Where it would open it starts to count anew.
+            config.breaker.failure_rate = 1.0;
             config.breaker.window_time = Duration::from_secs(60);
             config.health.failure_rate = 0.05;
             config.health.slow_rate = 0.5;
@@ -176,7 +178,7 @@ async fn calls_that_fail_and_calls_that_crawl() {
     let found = report(&db).await;
     says(&found, "calls", Status::Degraded, "recent calls failed");
     assert_eq!(found.http_status(), 200);
-    for _ in 0..45 {
+    for _ in 0..40 {
         sqlx::query("SELECT pg_sleep(5)").execute(&hurried).await.unwrap_err();
     }
     let found = report(&db).await;
