@@ -10,6 +10,9 @@ use std::{
 use db_testkit::Postgres;
 use sqlx::AssertSqlSafe;
 
+/// In bytes.
+const RESERVE: usize = 1 << 20;
+
 /// A tmpfs of 8 MiB in a server's folder, unmounted on drop.
 pub(crate) struct Disk(PathBuf);
 
@@ -30,6 +33,16 @@ impl Disk {
             .execute(&mut server.admin().await?)
             .await?;
         Ok(disk)
+    }
+
+    /// Holds back some room, or gives it up: TRUNCATE needs some before it frees any.
+    pub(crate) fn hold_back(&self, hold: bool) -> io::Result<()> {
+        let reserve = self.0.join("reserve");
+        if hold {
+            std::fs::write(reserve, vec![0; RESERVE])
+        } else {
+            std::fs::remove_file(reserve)
+        }
     }
 
     pub(crate) fn path(&self) -> &Path {

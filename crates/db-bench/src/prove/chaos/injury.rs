@@ -100,6 +100,9 @@ impl Stage {
             Fault::PoolerRestart => self.pooled.stop_pooler().await?,
             Fault::DiskFull => {
                 let mut admin = self.pooled.server.admin().await?;
+                if let Some(disk) = &self.pooled.disk {
+                    disk.hold_back(true)?;
+                }
                 let fill = "INSERT INTO filler SELECT repeat('x', 4000) FROM generate_series(1, 4000)";
                 // It stays full after the error: what an aborted statement added to a file stays in it.
                 let full = sqlx::raw_sql(fill).execute(&mut admin).await;
@@ -133,6 +136,9 @@ impl Stage {
             Fault::Failover => self.rebuild().await?,
             Fault::PoolerRestart => self.pooled.start_pooler().await?,
             Fault::DiskFull => {
+                if let Some(disk) = &self.pooled.disk {
+                    disk.hold_back(false)?;
+                }
                 let clear = "TRUNCATE filler; TRUNCATE bulk";
                 sqlx::raw_sql(clear)
                     .execute(&mut self.pooled.server.admin().await?)
