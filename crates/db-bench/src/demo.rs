@@ -115,13 +115,14 @@ async fn play(args: Args, mut stopped: watch::Receiver<bool>) -> anyhow::Result<
     drop(replica);
     let audit = Audit::of(&server, &report.ledger, before).await?;
     report.print(&audit);
-    Ok(
-        if audit.holds() && report.answers.left_running == 0 && report.forgotten.is_settled() && !report.is_stale() {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
-        },
-    )
+    // Nothing is lost either where every order fails.
+    let kept = audit.holds() && audit.acknowledged > 0;
+    let settled = report.answers.left_running == 0 && report.forgotten.is_settled() && !report.is_stale();
+    Ok(if kept && settled {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 /// A server with the schema and its rows, its replica, and what the money in it adds up to.
