@@ -14,9 +14,7 @@ const BALANCE: i64 = 50_000_000;
 static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations/demo");
 
 pub(crate) async fn migrate(db: &Db) -> anyhow::Result<()> {
-    MIGRATIONS.run(db).await.context("the migrations fail")?;
-    // Orders are placed with a key.
-    db.create_once_table().await.context("no table of keys")
+    MIGRATIONS.run(db).await.context("the migrations fail")
 }
 
 /// Fills the tables; the same seed gives the same rows. Returns how many quotes there are.
