@@ -274,9 +274,17 @@ async fn another_name_from_the_source() {
     })
     .await;
     assert_eq!(cached(&db).await, 2, "of the server of before");
-    sqlx::raw_sql("NOTIFY news").execute(&db).await.unwrap();
-    let heard = timeout(SOON, listener.recv()).await.expect("it listens there").unwrap();
-    assert!(matches!(heard, Message::Notification(_)), "{heard:?}");
+    // It may connect once more on the way: what is told in between is not heard.
+    let listens = async {
+        loop {
+            sqlx::raw_sql("NOTIFY news").execute(&db).await.unwrap();
+            let heard = timeout(Duration::from_millis(500), listener.recv()).await;
+            if matches!(heard, Ok(Ok(Message::Notification(_)))) {
+                break;
+            }
+        }
+    };
+    timeout(SOON, listens).await.expect("it listens there");
     assert_eq!(load.end().await, 0, "calls failed");
 }
 
