@@ -2,7 +2,7 @@
 
 use super::{
     driver::Driver,
-    sample::{Sample, histogram, nanos},
+    sample::{Sample, cpu_nanos, histogram, nanos},
     scenario::Scenario,
 };
 use anyhow::{Context, Result};
@@ -36,11 +36,17 @@ pub(crate) async fn run<D: Driver>(driver: &Arc<D>, cell: Closed) -> Result<Samp
         let random = fastrand::Rng::with_seed(cell.seed ^ (task << 32));
         tasks.spawn(async move { worker(&*driver, cell.scenario, random, from, until).await });
     }
+    tokio::time::sleep_until(from.into()).await;
+    let before = cpu_nanos();
     let mut all = histogram()?;
     while let Some(one) = tasks.join_next().await {
         all.add(one.context("a task of the closed loop panicked")??)?;
     }
-    Ok(Sample::of(&all, cell.span))
+    let cpu = (cpu_nanos() - before).checked_div(all.len());
+    Ok(Sample {
+        cpu,
+        ..Sample::of(&all, cell.span)
+    })
 }
 
 async fn worker<D: Driver>(

@@ -29,7 +29,7 @@ pub(crate) fn cells(report: &Report) {
     );
     for (scenario, setting) in report.cells() {
         println!("\n{scenario} {setting}");
-        let mut table = table(&["", "calls/s", "p50", "p99", "p99.9"]);
+        let mut table = table(&["", "calls/s", "p50", "p99", "p99.9", "own CPU/call"]);
         for subject in Subject::value_variants() {
             let samples: Vec<&Sample> = report
                 .samples(&scenario, setting, subject.name())
@@ -47,6 +47,7 @@ pub(crate) fn cells(report: &Report) {
                 spread(|sample| sample.p50 as f64, time),
                 spread(|sample| sample.p99 as f64, time),
                 spread(|sample| sample.p999 as f64, time),
+                spread(|sample| sample.cpu.map_or(f64::NAN, |nanos| nanos as f64), micros),
             ]);
         }
         println!("{table}");
@@ -102,6 +103,11 @@ fn rate(calls: f64) -> String {
     } else {
         format!("{calls:.0}")
     }
+}
+
+/// Nanoseconds, to a tenth of a microsecond.
+fn micros(nanos: f64) -> String {
+    format!("{:.1} us", nanos / 1e3)
 }
 
 /// Nanoseconds with a unit.

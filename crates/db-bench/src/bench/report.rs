@@ -246,6 +246,7 @@ mod tests {
                     p999: 2,
                     calls: 1,
                     offered: None,
+                    cpu: None,
                 };
                 let round = u32::try_from(round).unwrap();
                 report.add(Measured::new(

@@ -20,6 +20,12 @@ pub(crate) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(LONGEST)
 }
 
+/// The processor time that this process has used, in nanoseconds.
+pub(crate) fn cpu_nanos() -> u64 {
+    let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    u64::try_from(used.tv_sec * 1_000_000_000 + used.tv_nsec).unwrap_or_default()
+}
+
 /// One subject in one cell of one round.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Sample {
@@ -35,6 +41,9 @@ pub(crate) struct Sample {
     pub(crate) calls: u64,
     /// Arrivals in a second, in the open loop.
     pub(crate) offered: Option<f64>,
+    /// Nanoseconds of processor time per call in this process, user and system, the bench's own included.
+    #[serde(default)]
+    pub(crate) cpu: Option<u64>,
 }
 
 impl Sample {
@@ -47,6 +56,7 @@ impl Sample {
             p999: latencies.value_at_quantile(0.999),
             calls: latencies.len(),
             offered: None,
+            cpu: None,
         }
     }
 
