@@ -121,6 +121,15 @@ async fn end_sessions(server: &Postgres) {
         .unwrap();
 }
 
+/// Ends the sessions of before until callers feel it: one that was just beginning is in no list.
+async fn refused(server: &Postgres, load: &Load) {
+    until("calls fail", async || {
+        end_sessions(server).await;
+        load.failed.load(Ordering::Relaxed) > 0
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_beginning_by_hand_fails_nobody() {
     let server = Postgres::start().await.unwrap();
@@ -190,9 +199,9 @@ async fn another_password_from_the_source() {
         .execute(&mut server.admin().await.unwrap())
         .await
         .unwrap();
-    end_sessions(&server).await;
     // The old one is refused by now.
     assert!(PgConnection::connect_with(&server.options()).await.is_err());
+    refused(&server, &load).await;
     {
         let mut options = options.lock();
         *options = options.clone().password("after");
@@ -412,7 +421,7 @@ async fn with_a_password_file_of_its_own() {
         .execute(&mut server.admin().await.unwrap())
         .await
         .unwrap();
-    end_sessions(&server).await;
+    refused(&server, &load).await;
     write("after");
     load.healthy().await;
     load.end().await;
