@@ -1,16 +1,18 @@
-//! The whole stack on a small trading workload, with its backends killed under it, and an account of every order.
+//! The whole stack on a small trading workload, with its backends killed under it and its server frozen and restarted, and
+//! an account of every order.
 
 mod analyst;
 mod faults;
 mod forgetful;
 mod lagging;
 mod ledger;
+mod outages;
 mod progress;
 mod report;
 mod schema;
 mod workload;
 
-use std::{pin::pin, process::ExitCode, time::Duration};
+use std::{pin::pin, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use db_stack::{Db, Mode, config::Threshold};
@@ -27,6 +29,7 @@ use crate::{
         faults::Killer,
         forgetful::Forgotten,
         ledger::{Audit, Money},
+        outages::Outage,
         progress::Progress,
         report::Report,
         workload::{Tally, Trader},
@@ -83,11 +86,13 @@ async fn play(args: Args, mut stopped: watch::Receiver<bool>) -> anyhow::Result<
         let trader = Trader::new(db.clone(), args.seed, number, progress.clone());
         traders.spawn(trader.trade(ended.clone()));
     }
-    let analyst = tokio::spawn(analyst::ask(db.clone(), server.admin().await?, ended.clone()));
+    let server = Arc::new(server);
+    let analyst = tokio::spawn(analyst::ask(db.clone(), server.clone(), ended.clone()));
     let forgetful = tokio::spawn(forgetful::forget(db.clone(), ended.clone()));
     let lagging = tokio::spawn(lagging::swing(replica, db.clone(), ended.clone()));
     let mut killer = JoinSet::new();
-    killer.spawn(Killer::new(server.admin().await?, args.seed).run(ended.clone()));
+    killer.spawn(Killer::new(server.clone(), args.seed).run(ended.clone()));
+    let outages = tokio::spawn(outages::strike(server.clone(), db.clone(), args.time, ended.clone()));
     let started = Instant::now();
     tokio::select! {
         () = sleep(args.time) => {}
@@ -98,6 +103,8 @@ async fn play(args: Args, mut stopped: watch::Receiver<bool>) -> anyhow::Result<
     end.send_replace(true);
     let took = started.elapsed();
     let mut report = Report::new(took);
+    // First: nothing else ends while the server is frozen.
+    report.outages = outages.await.context("the task that makes outages panicked")??;
     let gathered = timeout(DRAIN, gather(&mut report, traders, killer, analyst, forgetful)).await;
     progress::finish();
     report.stats = db.stats();
@@ -117,7 +124,8 @@ async fn play(args: Args, mut stopped: watch::Receiver<bool>) -> anyhow::Result<
     report.print(&audit);
     // Nothing is lost either where every order fails.
     let kept = audit.holds() && audit.acknowledged > 0;
-    let settled = report.answers.left_running == 0 && report.forgotten.is_settled() && !report.is_stale();
+    let healed = report.outages.iter().all(Outage::is_healed);
+    let settled = healed && report.answers.left_running == 0 && report.forgotten.is_settled() && !report.is_stale();
     Ok(if kept && settled {
         ExitCode::SUCCESS
     } else {
@@ -137,6 +145,7 @@ async fn prepare(args: &Args) -> anyhow::Result<(Postgres, Postgres, Db, Money)>
             config.session.application_name = APPLICATION.to_owned();
             config.metrics.listen = args.listen.to_string();
             config.slow_query.table = true;
+            config.health.unready_after = outages::UNREADY_AFTER;
             config.leak.mode = Mode::Enforce;
             config.leak.reclaim_after = forgetful::TAKEN_BACK;
             let named = Threshold(Some(forgetful::NAMED));

@@ -152,6 +152,8 @@ impl Read for Layers {
         let suspects = leases.open.iter().filter(|lease| lease.suspected.is_some());
         readings.gauge(Id::LeakSuspects, &[], suspects.count() as f64);
         health(readings, inner.health.standings());
+        let ready = inner.health.readiness().is_ready();
+        readings.gauge(Id::Health, &["readiness"], f64::from(u8::from(ready)));
         readings.total(Id::PreparedStatements, &["stale"], inner.pool.plan_epoch());
         let retries = inner.retries.stats();
         readings.gauge(Id::RetryBudget, &[], retries.budget);

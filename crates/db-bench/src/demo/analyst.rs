@@ -1,9 +1,9 @@
 //! Somebody whose question is too big: it ends at its limit, on the server as well.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use db_stack::{Db, Error};
-use sqlx::PgConnection;
+use db_testkit::Postgres;
 use tokio::{
     sync::watch,
     time::{sleep, timeout},
@@ -29,7 +29,7 @@ pub(crate) struct Answers {
 }
 
 /// Asks until the end, and then looks for what its questions have left behind.
-pub(crate) async fn ask(db: Db, mut admin: PgConnection, mut ended: watch::Receiver<bool>) -> Answers {
+pub(crate) async fn ask(db: Db, server: Arc<Postgres>, mut ended: watch::Receiver<bool>) -> Answers {
     let db = db.timeout(LIMIT);
     let mut answers = Answers::default();
     while !*ended.borrow() {
@@ -44,7 +44,7 @@ pub(crate) async fn ask(db: Db, mut admin: PgConnection, mut ended: watch::Recei
     // The last cancel may still be on its way.
     let gone = async {
         loop {
-            answers.left_running = running(&mut admin).await.unwrap_or(-1);
+            answers.left_running = running(&server).await.unwrap_or(-1);
             if answers.left_running == 0 {
                 return;
             }
@@ -56,8 +56,12 @@ pub(crate) async fn ask(db: Db, mut admin: PgConnection, mut ended: watch::Recei
     answers
 }
 
-async fn running(admin: &mut PgConnection) -> sqlx::Result<i64> {
+async fn running(server: &Postgres) -> anyhow::Result<i64> {
     let count = "SELECT count(*) FROM pg_stat_activity \
                  WHERE application_name = $1 AND state = 'active' AND query LIKE '%/* analyst */'";
-    sqlx::query_scalar(count).bind(APPLICATION).fetch_one(admin).await
+    let mut admin = server.admin().await?;
+    Ok(sqlx::query_scalar(count)
+        .bind(APPLICATION)
+        .fetch_one(&mut admin)
+        .await?)
 }

@@ -1,8 +1,8 @@
 //! What goes wrong while the workload runs.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use sqlx::PgConnection;
+use db_testkit::Postgres;
 use tokio::{
     sync::watch,
     time::{sleep, timeout},
@@ -15,14 +15,14 @@ const LIMIT: Duration = Duration::from_secs(5);
 
 /// Ends a random session of the workload every now and then, whatever it is doing.
 pub(crate) struct Killer {
-    admin: PgConnection,
+    server: Arc<Postgres>,
     dice: fastrand::Rng,
 }
 
 impl Killer {
-    pub(crate) fn new(admin: PgConnection, seed: u64) -> Self {
+    pub(crate) fn new(server: Arc<Postgres>, seed: u64) -> Self {
         Self {
-            admin,
+            server,
             dice: fastrand::Rng::with_seed(seed),
         }
     }
@@ -43,19 +43,19 @@ impl Killer {
         }
     }
 
-    async fn kill(&mut self) -> sqlx::Result<bool> {
+    async fn kill(&mut self) -> anyhow::Result<bool> {
+        // Anew each time: the server does not always live as long as the workload.
+        let mut admin = self.server.admin().await?;
         let mut pids: Vec<i32> =
             sqlx::query_scalar("SELECT pid FROM pg_stat_activity WHERE application_name = $1 ORDER BY pid")
                 .bind(APPLICATION)
-                .fetch_all(&mut self.admin)
+                .fetch_all(&mut admin)
                 .await?;
         if pids.is_empty() {
             return Ok(false);
         }
         let pid = pids.swap_remove(self.dice.usize(0..pids.len()));
-        sqlx::query_scalar("SELECT pg_terminate_backend($1)")
-            .bind(pid)
-            .fetch_one(&mut self.admin)
-            .await
+        let killed = sqlx::query_scalar("SELECT pg_terminate_backend($1)").bind(pid);
+        Ok(killed.fetch_one(&mut admin).await?)
     }
 }

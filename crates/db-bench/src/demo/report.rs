@@ -9,6 +9,7 @@ use crate::demo::{
     analyst::Answers,
     forgetful::Forgotten,
     ledger::{Audit, Ledger},
+    outages::Outage,
     workload::{Calls, Tally},
 };
 
@@ -20,6 +21,7 @@ pub(crate) struct Report {
     pub(crate) kills: u64,
     pub(crate) answers: Answers,
     pub(crate) forgotten: Forgotten,
+    pub(crate) outages: Vec<Outage>,
     pub(crate) stats: PoolStats,
     pub(crate) retries: Option<RetryStats>,
     pub(crate) replicas: Option<ReplicaStats>,
@@ -36,6 +38,7 @@ impl Report {
             kills: 0,
             answers: Answers::default(),
             forgotten: Forgotten::default(),
+            outages: Vec::new(),
             stats: PoolStats::default(),
             retries: None,
             replicas: None,
@@ -73,6 +76,9 @@ impl Report {
         }
         println!("{}", self.analytics());
         println!("{}", self.leaks());
+        if !self.outages.is_empty() {
+            println!("{}", self.outages());
+        }
         println!("{}", self.pool());
     }
 
@@ -105,6 +111,30 @@ impl Report {
         table.add_row(["timed out".to_owned(), self.answers.timed_out.to_string()]);
         let left = usize::try_from(self.answers.left_running).unwrap_or(usize::MAX);
         table.add_row(["still running on the server at the end".to_owned(), mark(left)]);
+        table
+    }
+
+    fn outages(&self) -> Table {
+        let mut table = table([
+            "outages",
+            "breaker open",
+            "not ready",
+            "calls refused (p90)",
+            "served again",
+            "ready again",
+        ]);
+        let after = |time: Option<Duration>| time.map_or("-".to_owned(), |time| format!("{} ms", time.as_millis()));
+        let must = |time: Option<Duration>| time.map_or("NEVER".to_owned(), |time| format!("{} ms", time.as_millis()));
+        for outage in &self.outages {
+            table.add_row([
+                outage.what.to_owned(),
+                after(outage.breaker_open),
+                after(outage.not_ready),
+                format!("{} ({} us)", outage.refused, outage.refusal.as_micros()),
+                must(outage.served_again),
+                must(outage.ready_again),
+            ]);
+        }
         table
     }
 

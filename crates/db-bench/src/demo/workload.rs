@@ -26,10 +26,13 @@ use crate::demo::{
 
 /// What a caller waits at most.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// What a statement of an order may take: a server that does not answer must not keep its callers.
+const LIMIT: Duration = Duration::from_millis(500);
 /// The first accounts: each order pays two of them.
-const BROKERS: i64 = 2;
+const BROKERS: i64 = 12;
 /// After an error: a caller that is refused at once must not spin.
 const PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
@@ -133,19 +136,18 @@ impl Trader {
                         .times
                         .saturating_record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
                 }
-                Err(name) => {
+                Err(Failed { name, pause }) => {
                     calls.failed += 1;
                     *self.tally.errors.entry(name).or_default() += 1;
                     self.progress.error();
-                    sleep(PAUSE).await;
+                    sleep(pause).await;
                 }
             }
         }
         self.tally
     }
 
-    /// One call; the error is its kind in words.
-    async fn call(&mut self, kind: Kind) -> Result<(), String> {
+    async fn call(&mut self, kind: Kind) -> Result<(), Failed> {
         let account = self.dice.i64(1..=ACCOUNTS);
         let symbol = schema::symbol(self.dice.i64(0..SYMBOLS));
         let db = self.db.clone();
@@ -160,11 +162,12 @@ impl Trader {
 
     /// Two different ones, in any order.
     fn brokers(&mut self) -> [i64; 2] {
-        let first = self.dice.i64(1..=BROKERS);
-        [first, first % BROKERS + 1]
+        let first = self.dice.i64(0..BROKERS);
+        let other = (first + self.dice.i64(1..BROKERS)) % BROKERS;
+        [first + 1, other + 1]
     }
 
-    async fn order(&mut self, account: i64, symbol: &str) -> Result<(), String> {
+    async fn order(&mut self, account: i64, symbol: &str) -> Result<(), Failed> {
         let order = Order {
             id: OrderId::random(&mut self.dice),
             account,
@@ -173,7 +176,7 @@ impl Trader {
             brokers: self.brokers(),
         };
         // One session: what it reads after its order shows the order, whichever node answers.
-        let (db, id) = (self.db.session(), order.id);
+        let (db, id) = (self.db.session().timeout(LIMIT), order.id);
         let committing = Arc::new(AtomicBool::new(false));
         let answer = timeout(PATIENCE, order.place(&db, committing.clone())).await;
         let fate = match &answer {
@@ -196,8 +199,8 @@ impl Trader {
                 }
                 Ok(())
             }
-            Ok(Err(error)) => Err(name(&error)),
-            Err(_) => Err(impatient()),
+            Ok(Err(error)) => Err(Failed::by(&error)),
+            Err(_) => Err(Failed::impatient()),
         }
     }
 }
@@ -267,10 +270,10 @@ impl Order {
     }
 }
 
-async fn within<T>(call: impl Future<Output = Result<T, Error>>) -> Result<T, String> {
+async fn within<T>(call: impl Future<Output = Result<T, Error>>) -> Result<T, Failed> {
     match timeout(PATIENCE, call).await {
-        Ok(outcome) => outcome.map_err(|error| name(&error)),
-        Err(_) => Err(impatient()),
+        Ok(outcome) => outcome.map_err(|error| Failed::by(&error)),
+        Err(_) => Err(Failed::impatient()),
     }
 }
 
@@ -316,8 +319,32 @@ async fn export(db: &Db, symbol: &str) -> Result<(), Error> {
     Ok(())
 }
 
-fn impatient() -> String {
-    format!("no answer within {PATIENCE:?}")
+/// A call that failed: its kind in words, and how long its caller leaves the database in peace.
+struct Failed {
+    name: String,
+    pause: Duration,
+}
+
+impl Failed {
+    fn by(error: &Error) -> Self {
+        // A good client does as it is told.
+        let told = match error {
+            Error::Breaker(open) => open.retry_after,
+            Error::Acquire(refused) => refused.retry_after,
+            _ => None,
+        };
+        Self {
+            name: name(error),
+            pause: told.unwrap_or_default().clamp(PAUSE, LONGEST_PAUSE),
+        }
+    }
+
+    fn impatient() -> Self {
+        Self {
+            name: format!("no answer within {PATIENCE:?}"),
+            pause: PAUSE,
+        }
+    }
 }
 
 /// An error by its kind, as the table shows it.
@@ -328,6 +355,8 @@ fn name(error: &Error) -> String {
         Error::Network { .. } => "connection lost, the statement may have run".to_owned(),
         Error::Acquire(acquire) if acquire.failure == AcquireFailure::TimedOut => "no connection in time".to_owned(),
         Error::Acquire(acquire) => format!("no connection: {}", acquire.failure),
+        Error::Timeout(_) => "timed out".to_owned(),
+        Error::Breaker(_) => "refused: the circuit breaker is open".to_owned(),
         Error::Aborted(aborted) => aborted.to_string(),
         Error::CommitUnknown { .. } => "the outcome of COMMIT is unknown".to_owned(),
         other => other.to_string(),
