@@ -124,9 +124,13 @@ impl Pool {
     }
 
     /// While held, connections are opened only for callers that wait, and none to keep up the minimum: for those who
-    /// know that the server is down.
+    /// know that the server is down. When they know that it is back, the pause after attempts that failed ends.
     pub fn hold(&self, held: bool) {
-        self.shared.state.lock().held = held;
+        {
+            let mut state = self.shared.state.lock();
+            state.back = state.held && !held;
+            state.held = held;
+        }
         self.shared.demand.notify_one();
     }
 

@@ -46,6 +46,10 @@ pub(crate) async fn keep(shared: Arc<Shared>, resident: Resident) {
     let mut not_before = Instant::now();
     loop {
         tidy(&shared);
+        if std::mem::take(&mut shared.state.lock().back) {
+            failures = 0;
+            not_before = Instant::now();
+        }
         start_dials(&shared, &mut dials, failures, not_before);
         let next = if not_before > Instant::now() {
             not_before

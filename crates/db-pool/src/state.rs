@@ -84,6 +84,8 @@ pub(crate) struct State {
     pub(crate) moves: Moves,
     /// No connection is opened that nobody waits for.
     pub(crate) held: bool,
+    /// Somebody has seen the server back: attempts that failed before say nothing any more.
+    pub(crate) back: bool,
     /// Those of the lent places whose holders have not got their connection from the inner pool yet.
     pub(crate) lending: u32,
     pub(crate) stats: PoolStats,
@@ -119,6 +121,7 @@ impl State {
             epoch: 0,
             moves: Moves::default(),
             held: false,
+            back: false,
             lending: 0,
             stats: PoolStats::default(),
             limit: 0,

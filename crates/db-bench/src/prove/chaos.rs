@@ -49,8 +49,9 @@ const CONNECTIONS: u32 = 10;
 const PROMISED: Duration = Duration::from_secs(5);
 /// How long callers may take to end, whose last transfer must be done.
 const END: Duration = Duration::from_secs(45);
-/// Tasks that may be there at the end and were not at the beginning.
-const MORE_TASKS: u64 = 4;
+/// Tasks that may be there at the end and were not at the beginning, however many faults there were: the five of the pool
+/// that a former primary gets when it comes back as a replica, and one that is on its way.
+const MORE_TASKS: u64 = 6;
 /// What a run may add to the resident memory: the books, and what the allocator keeps after a peak.
 const MORE_KIB: u64 = 64 * 1024;
 /// What one step takes in all, for the length of a schedule.
@@ -72,11 +73,12 @@ pub(crate) struct Args {
     steps: Vec<usize>,
 }
 
-/// How long a fault lasts, and how long it is watched afterwards.
+/// How long a fault lasts, how long it is watched afterwards, and how late a call may end.
 #[derive(Clone, Copy)]
 struct Pace {
     hold: Duration,
     least: Duration,
+    grace: Duration,
 }
 
 pub(crate) async fn run(quick: bool, args: Args) -> anyhow::Result<Verdict> {
@@ -84,11 +86,14 @@ pub(crate) async fn run(quick: bool, args: Args) -> anyhow::Result<Verdict> {
         Pace {
             hold: 500 * MS,
             least: 300 * MS,
+            // A quick run gates no times: this is a call that hangs.
+            grace: 500 * MS,
         }
     } else {
         Pace {
             hold: 1500 * MS,
             least: 2500 * MS,
+            grace: 100 * MS,
         }
     };
     let seed = args
@@ -141,13 +146,14 @@ struct Run {
     books: Arc<Books>,
     tasks: (u64, u64),
     resident: (u64, u64),
+    grace: Duration,
     hits: u64,
     replica_reads: u64,
 }
 
 impl Run {
     fn holds(&self) -> bool {
-        self.violations.is_empty() && self.books.lateness().beyond.is_empty() && self.is_flat()
+        self.violations.is_empty() && self.books.lateness(self.grace).beyond.is_empty() && self.is_flat()
     }
 
     fn is_flat(&self) -> bool {
@@ -156,7 +162,7 @@ impl Run {
 }
 
 fn tell(run: &Run, findings: &mut Findings) {
-    let late = run.books.lateness();
+    let late = run.books.lateness(run.grace);
     for line in &late.beyond {
         println!("  LATE {line}");
     }
@@ -169,7 +175,10 @@ fn tell(run: &Run, findings: &mut Findings) {
     let violations = run.violations.len();
     findings.expect("invariants that did not hold", violations, 0, violations == 0);
     findings.expect(
-        "calls beyond their limit by more than 100 ms and the machine's noise",
+        &format!(
+            "calls beyond their limit by more than {} ms and the machine's noise",
+            run.grace.as_millis()
+        ),
         late.beyond.len(),
         0,
         late.beyond.is_empty(),
@@ -260,11 +269,11 @@ async fn perform(mut stage: Stage, steps: &[Step], seed: u64, pace: Pace) -> any
         .connect()
         .await
         .context("Db does not connect through the pooler")?;
-    // What is opened once for good is there before anything is counted.
-    main.warm_up(CONNECTIONS).await?;
-    sleep(300 * MS).await;
+    let books = [Arc::new(Books::new()), Arc::new(Books::new())];
+    rehearse([&main, &pooled], &books, seed).await?;
     let tasks = audit::tasks(&stage);
 
+    let [books, pooled_books] = books;
     let (stop, stopped) = watch::channel(false);
     let mut cast = Cast {
         bare: bare(&stage.beside_url(), CONNECTIONS).await?,
@@ -272,13 +281,12 @@ async fn perform(mut stage: Stage, steps: &[Step], seed: u64, pace: Pace) -> any
         main,
         pooled,
         signs,
-        books: Arc::new(Books::new()),
+        books,
         samples: Default::default(),
         stop,
         callers: JoinSet::new(),
     };
     cast.enter(seed, &stopped);
-    let pooled_books = Arc::new(Books::new());
     let desk = Desk {
         db: cast.pooled.clone(),
         books: pooled_books.clone(),
@@ -334,7 +342,7 @@ async fn perform(mut stage: Stage, steps: &[Step], seed: u64, pace: Pace) -> any
     audit::rows("pooled", &mut stage.pooled.server.admin().await?, &pooled_books).await?;
     let mut violations = books.violations();
     violations.extend(pooled_books.violations());
-    violations.extend(pooled_books.lateness().beyond);
+    violations.extend(pooled_books.lateness(pace.grace).beyond);
     Ok(Run {
         passed,
         violations,
@@ -342,9 +350,34 @@ async fn perform(mut stage: Stage, steps: &[Step], seed: u64, pace: Pace) -> any
         books,
         tasks,
         resident,
+        grace: pace.grace,
         hits,
         replica_reads,
     })
+}
+
+/// Everybody works undisturbed for a while: what is opened or begun once for good is there before anything is counted.
+async fn rehearse(databases: [&Db; 2], books: &[Arc<Books>; 2], seed: u64) -> anyhow::Result<()> {
+    let (stop, stopped) = watch::channel(false);
+    let mut callers = JoinSet::new();
+    let [main, pooled] = databases;
+    main.warm_up(CONNECTIONS).await?;
+    for (db, books, begin) in [
+        (main, &books[0], work::begin as fn(&Desk, u64, &mut JoinSet<()>)),
+        (pooled, &books[1], work::begin_pooled),
+    ] {
+        let desk = Desk {
+            db: db.clone(),
+            books: books.clone(),
+            stopped: stopped.clone(),
+        };
+        begin(&desk, !seed, &mut callers);
+    }
+    sleep(1000 * MS).await;
+    stop.send_replace(true);
+    while callers.join_next().await.is_some() {}
+    sleep(300 * MS).await;
+    Ok(())
 }
 
 async fn bare(url: &str, most: u32) -> anyhow::Result<PgPool> {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context;
-use db_stack::{Db, Lease, PoolStats};
+use db_stack::{Db, PoolStats};
 use db_testkit::Postgres;
 use futures::future::join_all;
 use sqlx::{Executor, PgConnection, Row};
@@ -69,7 +69,7 @@ pub(crate) async fn check(db: &Db, server: &Postgres, max: u32, findings: &mut F
     Ok(())
 }
 
-pub(crate) async fn inspect(lease: &mut Lease) -> anyhow::Result<Option<String>> {
+pub(crate) async fn inspect(lease: &mut PgConnection) -> anyhow::Result<Option<String>> {
     let row = timeout(QUIET, lease.fetch_one(sqlx::raw_sql(INSPECT)))
         .await
         .context("a lease does not answer")??;

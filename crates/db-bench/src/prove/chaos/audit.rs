@@ -26,7 +26,8 @@ pub(crate) async fn pool(name: &str, db: &Db, shared: bool, books: &Books) {
     at_rest(name, db, books).await;
     let max = db.config().pool.max_connections;
     let since = Instant::now();
-    let wanted = (0..max).map(|_| timeout(QUIET, db.acquire()));
+    // Of the pool itself: `Db` hands out no lease on a session that others share.
+    let wanted = (0..max).map(|_| timeout(QUIET, db.pool().acquire()));
     let mut leases: Vec<_> = join_all(wanted)
         .await
         .into_iter()

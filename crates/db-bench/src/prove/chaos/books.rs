@@ -11,8 +11,8 @@ use std::{
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 
-/// A call may end so much after its limit.
-const GRACE: Duration = Duration::from_millis(100);
+/// Lateness that is worth a look at all.
+const NOTED: Duration = Duration::from_millis(50);
 /// Kept of each kind of note; the others are counted.
 const KEPT: usize = 1000;
 
@@ -95,7 +95,7 @@ impl Books {
         let out = call.await;
         let ended = Instant::now();
         let by = (ended - began).saturating_sub(limit);
-        if by > GRACE / 2 {
+        if by > NOTED {
             let mut late = self.late.lock();
             if late.len() < KEPT {
                 late.push(Late { what, limit, ended, by });
@@ -151,8 +151,8 @@ impl Books {
         }
     }
 
-    /// Calls beyond their limit: the worst of all, the worst without the noise of its time, and those beyond the grace.
-    pub(crate) fn lateness(&self) -> Lateness {
+    /// Calls beyond their limit: the worst of all, the worst without the noise of its time, and those beyond `grace`.
+    pub(crate) fn lateness(&self, grace: Duration) -> Lateness {
         let noise = self.noise.lock();
         let mut all = Lateness {
             noise: noise.iter().map(|(.., late)| *late).max().unwrap_or_default(),
@@ -167,7 +167,7 @@ impl Books {
             let own = late.by.saturating_sub(noise);
             all.raw = all.raw.max(late.by);
             all.own = all.own.max(own);
-            if own > GRACE {
+            if own > grace {
                 all.beyond.push(format!(
                     "{:8.3} s  {} of {:?} ended {:?} late, of which {noise:?} was the machine's",
                     self.since_start(late.ended).as_secs_f64(),
