@@ -65,6 +65,7 @@ impl State {
             let turn = Turn {
                 now,
                 room: &|_| true,
+                room_if_starving: &|_| true,
                 below_ceiling: &|_| true,
                 may: &|_| true,
                 ageing: Duration::MAX,
@@ -87,6 +88,7 @@ impl State {
             let turn = Turn {
                 now,
                 room: &|priority| free > shares.held_back(priority, used, *present),
+                room_if_starving: &|priority| free > shares.held_back_from_starving(priority, used, *present),
                 below_ceiling: &|priority| used[priority.index()] < shares.ceilings[priority.index()],
                 may: &|flow| tenants.get(&flow).is_none_or(|used| *used < self.tenant_ceiling),
                 ageing: config.priorities.ageing,

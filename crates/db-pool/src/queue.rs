@@ -34,6 +34,8 @@ pub(crate) struct Turn<'a> {
     pub(crate) now: Instant,
     /// Whether there is a free place for this priority at all, floors of the others apart.
     pub(crate) room: &'a dyn Fn(Priority) -> bool,
+    /// The same for one that has waited for too long.
+    pub(crate) room_if_starving: &'a dyn Fn(Priority) -> bool,
     /// Whether this priority is below its ceiling.
     pub(crate) below_ceiling: &'a dyn Fn(Priority) -> bool,
     /// Whether this flow may have another lease.
@@ -152,12 +154,15 @@ impl<T> Queue<T> {
     }
 
     fn choose(&self, turn: &Turn<'_>) -> Option<Priority> {
-        let waits = |priority: Priority| {
+        let there = |priority: Priority| {
             let lane = &self.lanes[priority.index()];
-            lane.len() > 0 && (turn.room)(priority) && lane.has(turn.may)
+            lane.len() > 0 && lane.has(turn.may)
         };
+        let waits = |priority: Priority| (turn.room)(priority) && there(priority);
         let starving = Priority::ALL.into_iter().filter(|priority| {
-            turn.now.saturating_duration_since(self.served[priority.index()]) >= turn.ageing && waits(*priority)
+            turn.now.saturating_duration_since(self.served[priority.index()]) >= turn.ageing
+                && (turn.room_if_starving)(*priority)
+                && there(*priority)
         });
         starving
             .min_by_key(|priority| self.served[priority.index()])

@@ -8,6 +8,7 @@ fn free(now: Instant) -> Turn<'static> {
     Turn {
         now,
         room: &|_| true,
+        room_if_starving: &|_| true,
         below_ceiling: &|_| true,
         may: &|_| true,
         ageing: Duration::from_secs(1),
@@ -53,6 +54,7 @@ fn a_floor_of_others_is_not_taken() {
     let mut queue = filled(now, &[Background, Normal]);
     let turn = Turn {
         room: &|priority| priority == Critical,
+        room_if_starving: &|priority| priority == Critical,
         ..free(now)
     };
     assert_eq!(next(&mut queue, &turn), None);

@@ -368,7 +368,11 @@ impl State {
         stats.max = self.room;
         stats.limit = self.limit;
         stats.standing = self.queue.stands();
-        stats.unlent_floors = self.shares.unlent(&self.used, self.present);
+        // A spare that is in use at the moment is not there to be lent.
+        let free = stats
+            .limit
+            .saturating_sub(stats.in_use + stats.quarantined + stats.lent);
+        stats.unlent_floors = self.shares.unlent(&self.used, self.present).min(free);
         for priority in Priority::ALL {
             let index = priority.index();
             let of = &mut stats.priorities[index];
@@ -376,6 +380,7 @@ impl State {
             of.waiting = u32::try_from(self.queue.waiting(priority)).unwrap_or(u32::MAX);
             of.floor = self.shares.floors[index];
             of.ceiling = self.shares.ceilings[index];
+            of.spare = self.shares.spares[index];
         }
         stats
     }

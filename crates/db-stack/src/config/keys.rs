@@ -50,12 +50,16 @@ pub const KEYS: &[KeyDoc] = keys! {
     Number "pool.tenant_share" = "0.5", "0.001..=1": "The share of the connections that one tenant may use at once.";
     Integer "pool.priorities.critical.floor" = "3", "0..=ceiling": "Connections left free for it; scaled to the budget.";
     Integer "pool.priorities.critical.ceiling" = "10", "1..=10000": "Connections it uses while others wait.";
+    Integer "pool.priorities.critical.spare" = "2", "0..=10000": "Connections that less urgent ones leave free beyond what it uses.";
     Integer "pool.priorities.high.floor" = "5", "0..=ceiling": "Connections left free for it; scaled to the budget.";
     Integer "pool.priorities.high.ceiling" = "20", "1..=10000": "Connections it uses while others wait.";
+    Integer "pool.priorities.high.spare" = "0", "0..=10000": "Connections that less urgent ones leave free beyond what it uses.";
     Integer "pool.priorities.normal.floor" = "5", "0..=ceiling": "Connections left free for it; scaled to the budget.";
     Integer "pool.priorities.normal.ceiling" = "30", "1..=10000": "Connections it uses while others wait.";
+    Integer "pool.priorities.normal.spare" = "0", "0..=10000": "Connections that less urgent ones leave free beyond what it uses.";
     Integer "pool.priorities.background.floor" = "2", "0..=ceiling": "Connections left free for it; scaled to the budget.";
     Integer "pool.priorities.background.ceiling" = "10", "1..=10000": "Connections it uses while others wait.";
+    Integer "pool.priorities.background.spare" = "0", "0..=10000": "Connections that less urgent ones leave free beyond what it uses.";
     Mode "pool.limit.mode" = "off", "off, observe or enforce": "Finds out how many leases may be in use; `off`: `max_connections`.";
     Word "pool.limit.policy" = "gradient", "gradient or utilization": "By throughput, or by the report's rule.";
     Integer "pool.limit.min" = "2", "1..=absolute_max": "The limit is never lower.";
