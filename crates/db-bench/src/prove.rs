@@ -172,7 +172,7 @@ const PROOFS: &[Proof] = &[
     },
     Proof {
         name: "adaptive",
-        promise: "the limit ends within 20 % of the best fixed size, and three pools share a small server without 53300",
+        promise: "the limit ends within 20 % of the best fixed size, and three processes share a small server without 53300",
         run: |quick| Box::pin(adaptive::run(quick)),
     },
     Proof {

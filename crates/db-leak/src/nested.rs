@@ -10,19 +10,19 @@ use crate::{ledger::Ledger, record::Sight, task, usage::By};
 use db_core::{AcquireError, AcquireFailure, Alarm, Call, Holder, Lessor, Result, SessionState, Source};
 use std::{
     future::{Future, poll_fn},
-    pin::pin,
+    pin::Pin,
     task::Poll,
 };
 use tokio::time::Instant;
 
-/// Waits for a lease, unless the wait turns out to be for one's own.
+/// Goes on with an `acquire` that waits, unless the wait turns out to be for one's own lease.
 pub(crate) async fn guard<C: Source + Lessor>(
     ledger: &Ledger,
     source: u32,
     inner: &C,
     call: &Call,
+    mut acquire: Pin<&mut impl Future<Output = Result<C::Lease>>>,
 ) -> Result<C::Lease> {
-    let mut acquire = pin!(inner.acquire(call));
     let mut since = None;
     let mut alarm: Option<Alarm> = None;
     // The lease that this task held, unused, when it was looked at last.

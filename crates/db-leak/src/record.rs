@@ -42,6 +42,8 @@ pub(crate) struct Record {
 #[derive(Default)]
 struct Page {
     lease: Option<Out>,
+    /// The lease has come back and was counted.
+    counted: bool,
     usage: Usage,
     /// `uses` when the watch looked last.
     uses_seen: u32,
@@ -130,6 +132,7 @@ impl Record {
             transaction: TransactionState::None,
             rare,
         });
+        page.counted = false;
         page.uses_seen = 0;
         self.uses.store(0, Ordering::Relaxed);
         let task = task::current();
@@ -166,9 +169,11 @@ impl Record {
     fn settle(&self, page: &mut Page) {
         let returned = self.returned.load(Ordering::Acquire);
         if returned != 0
-            && let Some(out) = page.lease.take()
+            && !page.counted
+            && let Some(out) = &page.lease
         {
             page.usage.note(out.by(), returned - 1);
+            page.counted = true;
         }
     }
 
@@ -225,7 +230,7 @@ impl Record {
         if watch {
             page.uses_seen = uses;
         }
-        let out = page.lease.as_ref()?;
+        let out = page.lease.as_ref().filter(|_| !page.counted)?;
         let raw = self.raw.load(Ordering::Relaxed);
         let rare = out.rare.as_deref();
         Some(Sight {
@@ -253,10 +258,10 @@ impl Record {
     fn mark(&self, seen: &Sight, mark: impl FnOnce(&mut Rare)) -> bool {
         let mut page = self.page.lock();
         self.settle(&mut page);
-        let Some(out) = page
-            .lease
+        let Page { lease, counted, .. } = &mut *page;
+        let Some(out) = lease
             .as_mut()
-            .filter(|out| out.since == seen.since && out.id == seen.id)
+            .filter(|out| !*counted && out.since == seen.since && out.id == seen.id)
         else {
             return false;
         };
