@@ -13,6 +13,7 @@ pub struct Tenant {
     id: Arc<str>,
     key: u64,
     scope: Option<Scope>,
+    database: Option<Arc<str>>,
 }
 
 #[derive(Clone)]
@@ -27,7 +28,25 @@ impl Tenant {
     pub fn new(id: impl Into<Arc<str>>) -> Self {
         let id = id.into();
         let key = foldhash::fast::FixedState::default().hash_one(&*id);
-        Self { id, key, scope: None }
+        Self {
+            id,
+            key,
+            scope: None,
+            database: None,
+        }
+    }
+
+    /// A tenant with a database of its own on the same server: its calls run on connections to that one, and on no other.
+    /// A name, not SQL: it goes into the start-up message as it is.
+    #[must_use]
+    pub fn in_database(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.database = Some(name.into());
+        self
+    }
+
+    /// The database of its own.
+    pub fn database(&self) -> Option<&Arc<str>> {
+        self.database.as_ref()
     }
 
     /// A tenant on connections that it shares with others: everything runs in a transaction, which begins with

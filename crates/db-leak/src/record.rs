@@ -31,8 +31,11 @@ pub(crate) struct Record {
     returned: AtomicU64,
     /// How often its holder has used it.
     uses: AtomicU32,
-    /// The task that used it last.
+    /// The task that used it last. It counts as one that may hold a lease until the connection goes to another one: who
+    /// waits, finds all connections with their holders.
     task: AtomicU64,
+    /// Whether it counts already.
+    held: AtomicBool,
     /// Handed out as a `PgConnection`: what happens on it is not seen.
     raw: AtomicBool,
     /// The lease is suspect or revoked: whoever returns or uses it has to look.
@@ -101,6 +104,7 @@ impl Record {
             returned: AtomicU64::new(1),
             uses: AtomicU32::new(0),
             task: AtomicU64::new(0),
+            held: AtomicBool::new(false),
             raw: AtomicBool::new(false),
             marked: AtomicBool::new(false),
         }
@@ -135,9 +139,7 @@ impl Record {
         page.counted = false;
         page.uses_seen = 0;
         self.uses.store(0, Ordering::Relaxed);
-        let task = task::current();
-        self.task.store(task, Ordering::Relaxed);
-        self.holding.add(task);
+        self.used_here();
         self.raw.store(false, Ordering::Relaxed);
         self.marked.store(false, Ordering::Relaxed);
         self.returned.store(0, Ordering::Relaxed);
@@ -145,7 +147,6 @@ impl Record {
 
     /// The lease comes back, after so long.
     pub(crate) fn hand_back(&self, held: Duration) {
-        self.holding.remove(self.task.load(Ordering::Relaxed));
         if self.marked.load(Ordering::Acquire) {
             self.tell_returned(held);
         }
@@ -188,10 +189,14 @@ impl Record {
     fn used_here(&self) {
         let task = task::current();
         let before = self.task.load(Ordering::Relaxed);
-        if task != before {
+        let held = self.held.load(Ordering::Relaxed);
+        if task != before || !held {
             self.task.store(task, Ordering::Relaxed);
+            self.held.store(true, Ordering::Relaxed);
             self.holding.add(task);
-            self.holding.remove(before);
+            if held {
+                self.holding.remove(before);
+            }
         }
     }
 
@@ -287,6 +292,14 @@ impl Record {
         let mut page = self.page.lock();
         self.settle(&mut page);
         sum.add(&page.usage);
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        if *self.held.get_mut() {
+            self.holding.remove(*self.task.get_mut());
+        }
     }
 }
 

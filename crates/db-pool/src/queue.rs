@@ -153,6 +153,31 @@ impl<T> Queue<T> {
         Some((ticket, waiter))
     }
 
+    /// The flow whose turn it is.
+    pub(crate) fn peek(&self, turn: &Turn<'_>) -> Option<u64> {
+        self.lanes[self.choose(turn)?.index()].first(turn.may)
+    }
+
+    /// The flows that wait, the most urgent first, with the number of their waiters.
+    pub(crate) fn flows(&self) -> impl Iterator<Item = (Priority, u64, usize)> {
+        Priority::ALL.into_iter().flat_map(|priority| {
+            let lane = &self.lanes[priority.index()];
+            lane.flows().map(move |(flow, waiting)| (priority, flow, waiting))
+        })
+    }
+
+    /// Takes out all who wait in the flows that are `meant`.
+    pub(crate) fn take_flows(&mut self, meant: impl Fn(u64) -> bool, now: Instant) -> Vec<Waiter<T>> {
+        let mut taken = Vec::new();
+        for lane in &mut self.lanes {
+            lane.take_flows(&meant, &mut taken);
+        }
+        for _ in &taken {
+            self.took(now);
+        }
+        taken
+    }
+
     fn choose(&self, turn: &Turn<'_>) -> Option<Priority> {
         let there = |priority: Priority| {
             let lane = &self.lanes[priority.index()];

@@ -6,6 +6,7 @@ use crate::{
     forecast::Forecast,
     governor,
     holders::{Caller, Entry, Holders, Standing},
+    homes::{Home, Homes},
     lease::PoolLease,
     moves::Moves,
     queue::Queue,
@@ -32,6 +33,7 @@ pub(crate) type Grant = Result<PoolLease, Error>;
 /// What a waiter brings along.
 pub(crate) struct Ask {
     pub(crate) caller: Caller,
+    pub(crate) home: Home,
     pub(crate) grant: oneshot::Sender<Grant>,
 }
 
@@ -106,6 +108,8 @@ pub(crate) struct State {
     /// Leases in use by tenant; only of tenants that have some.
     pub(crate) tenants: HashMap<u64, u32, foldhash::fast::FixedState>,
     pub(crate) tenant_ceiling: u32,
+    /// The databases of those who have one of their own.
+    pub(crate) homes: Homes,
 }
 
 impl State {
@@ -133,6 +137,7 @@ impl State {
             asked: [now; 4],
             tenants: HashMap::default(),
             tenant_ceiling: 1,
+            homes: Homes::default(),
         };
         state.configure(config);
         state
@@ -168,11 +173,12 @@ impl State {
         self.shares = Shares::of(&config.priorities, self.limit, self.present);
     }
 
-    /// The hottest connection, unless it has outlived its time; those are moved to `ended`.
+    /// The hottest connection of the database, unless it has outlived its time; those are moved to `ended`.
     pub(crate) fn checkout(
         &mut self,
         config: &PoolConfig,
         caller: Caller,
+        home: &Home,
         now: Instant,
         ended: &mut Vec<(Box<Conn>, CloseReason)>,
     ) -> Checkout {
@@ -184,7 +190,7 @@ impl State {
         if !self.admits(config, caller) {
             return Checkout::None;
         }
-        while let Some(mut conn) = self.idle.pop() {
+        while let Some(mut conn) = self.take_idle(home) {
             let reason = if conn.epoch != self.epoch {
                 CloseReason::Epoch
             } else if conn.expired(now) {
@@ -278,7 +284,9 @@ impl State {
             CloseReason::Lifetime
         } else if self.open() > self.room {
             CloseReason::Shrunk
-        } else if let Some((ticket, waiter)) = self.next(config, now, told) {
+        } else if self.belongs_elsewhere(&conn, config, now) {
+            CloseReason::Shrunk
+        } else if let Some((ticket, waiter)) = self.next(config, &conn.home, now, told) {
             let charged = self.forecast.mean(ticket.priority);
             self.load.handed += 1;
             self.lend(&mut conn, waiter.payload.caller, now, charged);

@@ -91,10 +91,11 @@ pub const KEYS: &[KeyDoc] = keys! {
     Table "session.extra" = "", "names [a-z_][a-z0-9_.]*, values without control characters":
         "Further server settings, such as `work_mem = \"64MB\"`.";
 
-    Word "tenants.mode" = "off", "off, schema or row": "What keeps tenants apart.";
+    Word "tenants.mode" = "off", "off, schema, row or database": "What keeps tenants apart.";
     Text "tenants.pattern" = "[a-z0-9][a-z0-9_-]{0,47}", "a regular expression of at most 1000 bytes": "The whole of an id must match.";
     Text "tenants.schema" = "tenant_{id}", "a name with {id} in it": "For `schema`: the tenant's schema.";
     Text "tenants.shared_schemas" = "public", "names separated by commas": "For `schema`: those behind it in the search path.";
+    Text "tenants.database" = "tenant_{id}", "a name with {id} in it": "For `database`: the tenant's database.";
     Text "tenants.setting" = "app.tenant", "a name like app.tenant": "For `row`: the setting that the policies read.";
 
     Mode "timeout.mode" = "enforce", "off, observe or enforce": "`observe` ends no call and tells which ones it would have.";

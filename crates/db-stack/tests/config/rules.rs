@@ -176,6 +176,7 @@ fn every_rule_names_key_value_and_range() {
             "a regular expression of at most 1000 bytes",
         ),
         ("tenants.schema", "tenant", "tenant", "a name with {id} in it"),
+        ("tenants.database", "{id}{id}", "{id}{id}", "a name with {id} in it"),
         ("tenants.shared_schemas", "a\0", r"a\0", "names separated by commas"),
         ("tenants.setting", "tenant", "tenant", "a name like app.tenant"),
         ("timeout.instant.timeout", "0s", "0s", day),
