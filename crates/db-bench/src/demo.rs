@@ -1,6 +1,7 @@
 //! The whole stack on a small trading workload, with its backends killed under it, and an account of every order.
 
 mod analyst;
+mod crowd;
 mod faults;
 mod forgetful;
 mod lagging;
@@ -85,6 +86,8 @@ async fn play(args: Args, mut stopped: watch::Receiver<bool>) -> anyhow::Result<
     }
     let analyst = tokio::spawn(analyst::ask(db.clone(), server.admin().await?, ended.clone()));
     let forgetful = tokio::spawn(forgetful::forget(db.clone(), ended.clone()));
+    let crowd = crowd::open(&server).await?;
+    let crowd = tokio::spawn(crowd::run(crowd, ended.clone()));
     let lagging = tokio::spawn(lagging::swing(replica, db.clone(), ended.clone()));
     let mut killer = JoinSet::new();
     killer.spawn(Killer::new(server.admin().await?, args.seed).run(ended.clone()));
@@ -99,6 +102,7 @@ async fn play(args: Args, mut stopped: watch::Receiver<bool>) -> anyhow::Result<
     let took = started.elapsed();
     let mut report = Report::new(took);
     let gathered = timeout(DRAIN, gather(&mut report, traders, killer, analyst, forgetful)).await;
+    report.crowd = timeout(DRAIN, crowd).await.context("the crowd did not end")???;
     progress::finish();
     report.stats = db.stats();
     report.retries = Some(db.retries());
@@ -117,7 +121,8 @@ async fn play(args: Args, mut stopped: watch::Receiver<bool>) -> anyhow::Result<
     report.print(&audit);
     // Nothing is lost either where every order fails.
     let kept = audit.holds() && audit.acknowledged > 0;
-    let settled = report.answers.left_running == 0 && report.forgotten.is_settled() && !report.is_stale();
+    let own = report.crowd.foreign == 0 && report.crowd.tenants.values().all(|answers| *answers > 0);
+    let settled = report.answers.left_running == 0 && report.forgotten.is_settled() && !report.is_stale() && own;
     Ok(if kept && settled {
         ExitCode::SUCCESS
     } else {

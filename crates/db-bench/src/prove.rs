@@ -161,6 +161,11 @@ const PROOFS: &[Proof] = &[
         run: |quick| Box::pin(failover::run(quick)),
     },
     Proof {
+        name: "replica-loss",
+        promise: "lost and slow replicas cost reads a detour and writes nothing",
+        run: |quick| Box::pin(replica_loss::run(quick)),
+    },
+    Proof {
         name: "overload",
         promise: "at up to 10 times the capacity as much is served in time as at any load, and a spike is forgotten in 1 s",
         run: |quick| Box::pin(overload::run(quick)),
@@ -213,11 +218,6 @@ const DRAFTS: &[Proof] = &[
         name: "breaker",
         promise: "a frozen server is asked by probes alone, callers fail at once, and it is served again when it thaws",
         run: |quick| Box::pin(breaker::run(quick)),
-    },
-    Proof {
-        name: "replica-loss",
-        promise: "lost and slow replicas cost reads a detour and writes nothing",
-        run: |quick| Box::pin(replica_loss::run(quick)),
     },
     Proof {
         name: "doctor",

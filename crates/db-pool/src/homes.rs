@@ -100,7 +100,6 @@ impl State {
     }
 
     /// The hottest idle connection of this database.
-    #[expect(clippy::vec_box, reason = "a connection moves between holders as a pointer")]
     pub(crate) fn take_idle(&mut self, home: &Home) -> Option<Box<Conn>> {
         if self.idle.last()?.home == *home {
             return self.idle.pop();

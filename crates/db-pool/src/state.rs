@@ -282,9 +282,7 @@ impl State {
             CloseReason::Epoch
         } else if conn.expired(now) {
             CloseReason::Lifetime
-        } else if self.open() > self.room {
-            CloseReason::Shrunk
-        } else if self.belongs_elsewhere(&conn, config, now) {
+        } else if self.open() > self.room || self.belongs_elsewhere(&conn, config, now) {
             CloseReason::Shrunk
         } else if let Some((ticket, waiter)) = self.next(config, &conn.home, now, told) {
             let charged = self.forecast.mean(ticket.priority);

@@ -1,4 +1,5 @@
 //! A database for each tenant, on one budget of connections.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod common;
 
