@@ -1,4 +1,4 @@
-//! A database for each tenant, on one budget of connections.
+//! Tenants: rows, schemas or databases of their own, on one budget of connections.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod common;
@@ -254,4 +254,90 @@ async fn leases_and_answers_are_the_tenants_own_and_what_can_not_be_is_refused()
     }
     db.close().await;
     tenants.drop_all(&ids).await;
+}
+
+/// A role that row-level security binds, with a table of rows and a schema for each of two tenants.
+async fn shared() -> (Rig, Db, Db) {
+    let rig = rig().await;
+    let role = format!("app_{}", rig.options().get_database().unwrap());
+    let mut admin = rig.admin().await;
+    admin
+        .run(&format!(
+            "CREATE ROLE {role} LOGIN; CREATE TABLE note (tenant text); INSERT INTO note VALUES ('a'), ('b'); \
+             ALTER TABLE note ENABLE ROW LEVEL SECURITY; GRANT SELECT, INSERT ON note TO {role}; \
+             CREATE POLICY own ON note USING (tenant = current_setting('app.tenant'))"
+        ))
+        .await;
+    for id in ["a", "b"] {
+        admin
+            .run(&format!(
+                "CREATE SCHEMA tenant_{id} AUTHORIZATION {role}; CREATE TABLE tenant_{id}.note AS SELECT '{id}' AS tenant; \
+                 GRANT SELECT, INSERT ON tenant_{id}.note TO {role}"
+            ))
+            .await;
+    }
+    let db = |mode: Tenancy| {
+        let builder = common::builder(rig.options().username(&role), 2);
+        let db = builder.configure(|config| {
+            config.tenants.mode = mode;
+            config.tenants.shared_schemas = String::new();
+        });
+        db.build().unwrap()
+    };
+    let (rows, schemas) = (db(Tenancy::Row), db(Tenancy::Schema));
+    (rig, rows, schemas)
+}
+
+async fn seen(db: &Db) -> Vec<String> {
+    sqlx::query_scalar("SELECT tenant FROM note ORDER BY 1")
+        .fetch_all(db)
+        .await
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_and_schemas_are_the_tenants_own_and_nothing_stays_on_the_connection() {
+    let (rig, rows, schemas) = shared().await;
+    for db in [&rows, &schemas] {
+        let (a, b) = (db.tenant("a").unwrap(), db.tenant("b").unwrap());
+        for _ in 0..5 {
+            assert_eq!(seen(&a).await, ["a"]);
+            assert_eq!(seen(&b).await, ["b"]);
+        }
+        let mut tx = a.begin().await.unwrap();
+        sqlx::query("INSERT INTO note VALUES ('a')")
+            .execute(&mut *tx)
+            .await
+            .unwrap();
+        let own: Vec<String> = sqlx::query_scalar("SELECT tenant FROM note")
+            .fetch_all(&mut *tx)
+            .await
+            .unwrap();
+        assert_eq!(own, ["a", "a"]);
+        drop(tx);
+        // Rolled back, and the connection is nobody's again.
+        assert_eq!(seen(&a).await, ["a"]);
+        let path: String = sqlx::query_scalar("SHOW search_path").fetch_one(db).await.unwrap();
+        assert!(!path.contains("tenant_"), "{path}");
+        let setting: Option<String> = sqlx::query_scalar("SELECT nullif(current_setting('app.tenant', true), '')")
+            .fetch_one(db)
+            .await
+            .unwrap();
+        assert_eq!(setting, None);
+        // What could outlive the transaction, and ids that are none.
+        assert!(a.acquire().await.is_err());
+        assert!(a.try_acquire().is_none());
+        assert!(a.copy_out_raw("COPY note TO STDOUT").await.is_err());
+        assert!(a.listener().await.is_err());
+        for id in ["", "A", "a b", "a'", "a\"", "a\0b", "\u{430}", &"a".repeat(65_536)] {
+            assert!(db.tenant(id).is_err(), "{id:?}");
+        }
+    }
+    rows.close().await;
+    schemas.close().await;
+    let role = format!("app_{}", rig.options().get_database().unwrap());
+    let mut admin = rig.admin().await;
+    admin
+        .run(&format!("DROP OWNED BY {role} CASCADE; DROP ROLE {role}"))
+        .await;
 }
