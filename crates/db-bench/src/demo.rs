@@ -2,6 +2,7 @@
 //! an account of every order.
 
 mod analyst;
+mod crowd;
 mod faults;
 mod forgetful;
 mod lagging;
@@ -89,6 +90,8 @@ async fn play(args: Args, mut stopped: watch::Receiver<bool>) -> anyhow::Result<
     let server = Arc::new(server);
     let analyst = tokio::spawn(analyst::ask(db.clone(), server.clone(), ended.clone()));
     let forgetful = tokio::spawn(forgetful::forget(db.clone(), ended.clone()));
+    let crowd = crowd::open(&server).await?;
+    let crowd = tokio::spawn(crowd::run(crowd, ended.clone()));
     let lagging = tokio::spawn(lagging::swing(replica, db.clone(), ended.clone()));
     let mut killer = JoinSet::new();
     killer.spawn(Killer::new(server.clone(), args.seed).run(ended.clone()));
@@ -106,6 +109,7 @@ async fn play(args: Args, mut stopped: watch::Receiver<bool>) -> anyhow::Result<
     // First: nothing else ends while the server is frozen.
     report.outages = outages.await.context("the task that makes outages panicked")??;
     let gathered = timeout(DRAIN, gather(&mut report, traders, killer, analyst, forgetful)).await;
+    report.crowd = timeout(DRAIN, crowd).await.context("the crowd did not end")???;
     progress::finish();
     report.stats = db.stats();
     report.retries = Some(db.retries());
@@ -125,8 +129,9 @@ async fn play(args: Args, mut stopped: watch::Receiver<bool>) -> anyhow::Result<
     // Nothing is lost either where every order fails.
     let kept = audit.holds() && audit.acknowledged > 0;
     let healed = report.outages.iter().all(Outage::is_healed);
-    let settled = healed && report.answers.left_running == 0 && report.forgotten.is_settled() && !report.is_stale();
-    Ok(if kept && settled {
+    let own = report.crowd.foreign == 0 && report.crowd.tenants.values().all(|answers| *answers > 0);
+    let settled = report.answers.left_running == 0 && report.forgotten.is_settled() && !report.is_stale();
+    Ok(if kept && settled && healed && own {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE

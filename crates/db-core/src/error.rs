@@ -272,6 +272,9 @@ pub enum AcquireFailure {
     /// The primary is gone or of an older timeline than others have seen, and no other node takes writes.
     #[error("no node is known to be the primary")]
     NoPrimary,
+    /// The server has no such database for a tenant, or refuses it; others are served.
+    #[error("the server refuses the tenant's database")]
+    NoDatabase,
 }
 
 /// A failed attempt to open a connection, shared by all callers that it concerns.
@@ -429,6 +432,7 @@ impl Error {
                     io::ErrorKind::ConnectionRefused
                 }
                 AcquireFailure::Refused => io::ErrorKind::PermissionDenied,
+                AcquireFailure::NoDatabase => io::ErrorKind::NotFound,
                 AcquireFailure::Closed => io::ErrorKind::NotConnected,
                 AcquireFailure::Nested => io::ErrorKind::Deadlock,
             },

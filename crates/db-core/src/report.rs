@@ -87,6 +87,7 @@ impl Error {
                 AcquireFailure::Nested => "nested_acquire",
                 AcquireFailure::NoReplica => "no_replica",
                 AcquireFailure::NoPrimary => "no_primary",
+                AcquireFailure::NoDatabase => "no_database",
             },
             Self::Timeout(_) => "timeout",
             Self::Breaker(_) => "breaker_open",

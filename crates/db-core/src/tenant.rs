@@ -9,10 +9,15 @@ use std::{
 
 /// A tenant of the application. Cheap to clone; compared by its whole id.
 #[derive(Clone)]
-pub struct Tenant {
+pub struct Tenant(Arc<Parts>);
+
+/// Behind one pointer: every call carries it.
+#[derive(Clone)]
+struct Parts {
     id: Arc<str>,
     key: u64,
     scope: Option<Scope>,
+    database: Option<Arc<str>>,
 }
 
 #[derive(Clone)]
@@ -27,14 +32,32 @@ impl Tenant {
     pub fn new(id: impl Into<Arc<str>>) -> Self {
         let id = id.into();
         let key = foldhash::fast::FixedState::default().hash_one(&*id);
-        Self { id, key, scope: None }
+        Self(Arc::new(Parts {
+            id,
+            key,
+            scope: None,
+            database: None,
+        }))
+    }
+
+    /// A tenant with a database of its own on the same server: its calls run on connections to that one, and on no other.
+    /// A name, not SQL: it goes into the start-up message as it is.
+    #[must_use]
+    pub fn in_database(mut self, name: impl Into<Arc<str>>) -> Self {
+        Arc::make_mut(&mut self.0).database = Some(name.into());
+        self
+    }
+
+    /// The database of its own.
+    pub fn database(&self) -> Option<&Arc<str>> {
+        self.0.database.as_ref()
     }
 
     /// A tenant on connections that it shares with others: everything runs in a transaction, which begins with
     /// `confine`, such as `SET LOCAL search_path TO "a"`. Whoever makes it has checked and quoted what is in there.
     #[must_use]
     pub fn confined_by(mut self, confine: &str) -> Self {
-        self.scope = Some(Scope {
+        Arc::make_mut(&mut self.0).scope = Some(Scope {
             confine: confine.into(),
             begin: AssertSqlSafe(format!("BEGIN; {confine}")).into_sql_str(),
         });
@@ -43,22 +66,22 @@ impl Tenant {
 
     /// The id.
     pub fn id(&self) -> &str {
-        &self.id
+        &self.0.id
     }
 
     /// A number for tables of fair shares, where two tenants that collide do each other no harm but to share one.
     pub fn key(&self) -> u64 {
-        self.key
+        self.0.key
     }
 
     /// The statement that begins a transaction of a tenant on shared connections; nothing for any other.
     pub fn begin(&self) -> Option<SqlStr> {
-        self.scope.as_ref().map(|scope| scope.begin.clone())
+        self.0.scope.as_ref().map(|scope| scope.begin.clone())
     }
 
     /// The same for a `BEGIN` of the caller's own.
     pub fn begin_with(&self, begin: SqlStr) -> SqlStr {
-        match &self.scope {
+        match &self.0.scope {
             Some(scope) => AssertSqlSafe(format!("{}; {}", begin.as_str(), scope.confine)).into_sql_str(),
             None => begin,
         }
@@ -67,7 +90,7 @@ impl Tenant {
 
 impl PartialEq for Tenant {
     fn eq(&self, other: &Self) -> bool {
-        self.key == other.key && self.id == other.id
+        self.0.key == other.0.key && self.0.id == other.0.id
     }
 }
 
@@ -75,13 +98,13 @@ impl Eq for Tenant {}
 
 impl Hash for Tenant {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.id.hash(state);
+        self.0.id.hash(state);
     }
 }
 
 impl fmt::Debug for Tenant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // An id may be a customer's name: logs get the number.
-        write!(f, "Tenant({:016x})", self.key)
+        write!(f, "Tenant({:016x})", self.0.key)
     }
 }

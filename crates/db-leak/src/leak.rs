@@ -5,11 +5,13 @@ use db_core::{Call, Lease, Lessor, Result, Source};
 use parking_lot::Mutex;
 use std::{
     fmt,
-    future::Future,
+    future::{Future, poll_fn},
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    task::Poll,
 };
 use tokio::{runtime::Handle, task::AbortHandle, time::Instant};
 
@@ -119,10 +121,15 @@ impl<C: Source + Lessor + Clone + 'static> Source for Leak<C> {
     type Lease = Tracked<C::Lease>;
 
     async fn acquire(&self, call: &Call) -> Result<Self::Lease> {
-        let lease = if self.ledger.duties().looks_for_nested() {
-            nested::guard(&self.ledger, self.number, &self.source, call).await?
-        } else {
-            self.source.acquire(call).await?
+        let mut acquire = pin!(self.source.acquire(call));
+        // Most are served at once, and only those who wait can wait for themselves.
+        let first = poll_fn(|cx| Poll::Ready(acquire.as_mut().poll(cx))).await;
+        let lease = match first {
+            Poll::Ready(lease) => lease?,
+            Poll::Pending if self.ledger.duties().looks_for_nested() => {
+                nested::guard(&self.ledger, self.number, &self.source, call, acquire).await?
+            }
+            Poll::Pending => acquire.await?,
         };
         Ok(self.track(lease, call))
     }

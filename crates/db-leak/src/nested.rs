@@ -10,23 +10,24 @@ use crate::{ledger::Ledger, record::Sight, task, usage::By};
 use db_core::{AcquireError, AcquireFailure, Alarm, Call, Holder, Lessor, Result, SessionState, Source};
 use std::{
     future::{Future, poll_fn},
-    pin::pin,
+    pin::Pin,
     task::Poll,
 };
 use tokio::time::Instant;
 
-/// Waits for a lease, unless the wait turns out to be for one's own.
+/// Goes on with an `acquire` that waits, unless the wait turns out to be for one's own lease.
 pub(crate) async fn guard<C: Source + Lessor>(
     ledger: &Ledger,
     source: u32,
     inner: &C,
     call: &Call,
+    mut acquire: Pin<&mut impl Future<Output = Result<C::Lease>>>,
 ) -> Result<C::Lease> {
-    let mut acquire = pin!(inner.acquire(call));
     let mut since = None;
     let mut alarm: Option<Alarm> = None;
-    // The lease that this task held, unused, when it was looked at last.
-    let mut held: Option<(Sight, Instant)> = None;
+    // The lease that this task held, unused, when it was looked at last. Boxed, as what follows: rare, and it must not make
+    // every call's future larger.
+    let mut held: Option<Box<(Sight, Instant)>> = None;
     loop {
         let served = poll_fn(|cx| {
             if let Poll::Ready(lease) = acquire.as_mut().poll(cx) {
@@ -53,22 +54,24 @@ pub(crate) async fn guard<C: Source + Lessor>(
         if !inner.is_saturated() {
             continue;
         }
-        let Some((now, served)) = ledger.held_by(task::current(), source) else {
+        let Some(looked) = ledger.held_by(task::current(), source).map(Box::new) else {
             continue;
         };
-        let stands =
-            |(before, last): (Sight, Instant)| before.id == now.id && before.uses == now.uses && last == served;
+        let stands = |before: Box<(Sight, Instant)>| {
+            before.0.id == looked.0.id && before.0.uses == looked.0.uses && before.1 == looked.1
+        };
         if !before.is_some_and(stands) {
-            held = Some((now, served));
+            held = Some(looked);
             continue;
         }
-        // Boxed: rare, and it must not make every call's future larger.
-        if !Box::pin(is_idle(inner, &now)).await {
+        if !Box::pin(is_idle(inner, &looked.0)).await {
             continue;
         }
+        let now = &looked.0;
         let refused = ledger.settings().nested.enforces();
-        ledger.nested(By::of(call), &now, refused);
+        ledger.nested(By::of(call), now, refused);
         if !refused {
+            drop(looked);
             return acquire.await;
         }
         let waited = since.map(|since| since.elapsed()).unwrap_or_default();

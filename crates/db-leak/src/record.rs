@@ -31,8 +31,11 @@ pub(crate) struct Record {
     returned: AtomicU64,
     /// How often its holder has used it.
     uses: AtomicU32,
-    /// The task that used it last.
+    /// The task that used it last. It counts as one that may hold a lease until the connection goes to another one: who
+    /// waits, finds all connections with their holders.
     task: AtomicU64,
+    /// Whether it counts already.
+    held: AtomicBool,
     /// Handed out as a `PgConnection`: what happens on it is not seen.
     raw: AtomicBool,
     /// The lease is suspect or revoked: whoever returns or uses it has to look.
@@ -42,6 +45,8 @@ pub(crate) struct Record {
 #[derive(Default)]
 struct Page {
     lease: Option<Out>,
+    /// The lease has come back and was counted.
+    counted: bool,
     usage: Usage,
     /// `uses` when the watch looked last.
     uses_seen: u32,
@@ -99,6 +104,7 @@ impl Record {
             returned: AtomicU64::new(1),
             uses: AtomicU32::new(0),
             task: AtomicU64::new(0),
+            held: AtomicBool::new(false),
             raw: AtomicBool::new(false),
             marked: AtomicBool::new(false),
         }
@@ -130,11 +136,10 @@ impl Record {
             transaction: TransactionState::None,
             rare,
         });
+        page.counted = false;
         page.uses_seen = 0;
         self.uses.store(0, Ordering::Relaxed);
-        let task = task::current();
-        self.task.store(task, Ordering::Relaxed);
-        self.holding.add(task);
+        self.used_here();
         self.raw.store(false, Ordering::Relaxed);
         self.marked.store(false, Ordering::Relaxed);
         self.returned.store(0, Ordering::Relaxed);
@@ -142,7 +147,6 @@ impl Record {
 
     /// The lease comes back, after so long.
     pub(crate) fn hand_back(&self, held: Duration) {
-        self.holding.remove(self.task.load(Ordering::Relaxed));
         if self.marked.load(Ordering::Acquire) {
             self.tell_returned(held);
         }
@@ -166,9 +170,11 @@ impl Record {
     fn settle(&self, page: &mut Page) {
         let returned = self.returned.load(Ordering::Acquire);
         if returned != 0
-            && let Some(out) = page.lease.take()
+            && !page.counted
+            && let Some(out) = &page.lease
         {
             page.usage.note(out.by(), returned - 1);
+            page.counted = true;
         }
     }
 
@@ -183,10 +189,14 @@ impl Record {
     fn used_here(&self) {
         let task = task::current();
         let before = self.task.load(Ordering::Relaxed);
-        if task != before {
+        let held = self.held.load(Ordering::Relaxed);
+        if task != before || !held {
             self.task.store(task, Ordering::Relaxed);
+            self.held.store(true, Ordering::Relaxed);
             self.holding.add(task);
-            self.holding.remove(before);
+            if held {
+                self.holding.remove(before);
+            }
         }
     }
 
@@ -225,7 +235,7 @@ impl Record {
         if watch {
             page.uses_seen = uses;
         }
-        let out = page.lease.as_ref()?;
+        let out = page.lease.as_ref().filter(|_| !page.counted)?;
         let raw = self.raw.load(Ordering::Relaxed);
         let rare = out.rare.as_deref();
         Some(Sight {
@@ -253,10 +263,10 @@ impl Record {
     fn mark(&self, seen: &Sight, mark: impl FnOnce(&mut Rare)) -> bool {
         let mut page = self.page.lock();
         self.settle(&mut page);
-        let Some(out) = page
-            .lease
+        let Page { lease, counted, .. } = &mut *page;
+        let Some(out) = lease
             .as_mut()
-            .filter(|out| out.since == seen.since && out.id == seen.id)
+            .filter(|out| !*counted && out.since == seen.since && out.id == seen.id)
         else {
             return false;
         };
@@ -282,6 +292,14 @@ impl Record {
         let mut page = self.page.lock();
         self.settle(&mut page);
         sum.add(&page.usage);
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        if *self.held.get_mut() {
+            self.holding.remove(*self.task.get_mut());
+        }
     }
 }
 

@@ -78,6 +78,8 @@ pub struct UseTimes([u64; BUCKETS]);
 #[derive(Clone, Default)]
 pub(crate) struct Usage {
     sites: HashMap<u64, Site, BuildHasherDefault<Spread>>,
+    /// The latest site with what it did since it is the latest, and its key: the same often comes again.
+    latest: Option<(u64, Site)>,
     times: UseTimes,
 }
 
@@ -112,39 +114,51 @@ impl Usage {
     pub(crate) fn note(&mut self, by: By, nanos: u64) {
         self.times.0[bucket(nanos)] += 1;
         let key = by.key();
-        if let Some(site) = self.sites.get_mut(&key) {
-            site.add(1, nanos, nanos);
-        } else {
-            self.note_new(key, by, nanos);
+        match &mut self.latest {
+            Some((latest, site)) if *latest == key => site.add(1, nanos, nanos),
+            _ => self.note_other(key, by, nanos),
         }
     }
 
-    #[cold]
-    fn note_new(&mut self, key: u64, by: By, nanos: u64) {
-        let full = self.sites.len() >= SITES;
+    fn note_other(&mut self, key: u64, by: By, nanos: u64) {
+        let mut site = Site::new(by);
+        site.add(1, nanos, nanos);
+        if let Some((key, before)) = self.latest.replace((key, site)) {
+            self.file(key, &before);
+        }
+    }
+
+    /// Adds to what is known of a site, or of the rest when too many are known.
+    fn file(&mut self, key: u64, site: &Site) {
+        let full = self.sites.len() + 1 >= SITES && !self.sites.contains_key(&key);
         let unnamed = By {
             site: None,
             statement: None,
         };
-        let (key, by) = if full { (0, unnamed) } else { (key, by) };
-        self.sites
-            .entry(key)
-            .or_insert_with(|| Site::new(by))
-            .add(1, nanos, nanos);
+        let (key, by) = if full { (0, unnamed) } else { (key, site.by) };
+        let known = self.sites.entry(key).or_insert_with(|| Site::new(by));
+        known.add(site.leases, site.used, site.longest);
     }
 
     pub(crate) fn add(&mut self, other: &Self) {
         for (mine, theirs) in self.times.0.iter_mut().zip(&other.times.0) {
             *mine += theirs;
         }
-        for (key, theirs) in &other.sites {
+        for (key, theirs) in other
+            .sites
+            .iter()
+            .chain(other.latest.iter().map(|(key, site)| (key, site)))
+        {
             let mine = self.sites.entry(*key).or_insert_with(|| Site::new(theirs.by));
             mine.add(theirs.leases, theirs.used, theirs.longest);
         }
     }
 
     /// The sites, those that used most first, and all uses by their length.
-    pub(crate) fn into_parts(self) -> (Vec<SiteUsage>, UseTimes) {
+    pub(crate) fn into_parts(mut self) -> (Vec<SiteUsage>, UseTimes) {
+        if let Some((key, site)) = self.latest.take() {
+            self.file(key, &site);
+        }
         // One source line may have several addresses: by line it is one.
         let mut lines: HashMap<(Option<&Location<'_>>, Option<Fingerprint>), Site> = HashMap::new();
         for site in self.sites.into_values() {

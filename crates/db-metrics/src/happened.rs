@@ -16,7 +16,7 @@ const MOST: usize = 4096;
 /// How often each thing has happened. All that can is there from the start with 0, so that a rate sees the first one.
 pub(crate) struct Happened(Mutex<BTreeMap<Key, u64>>);
 
-const ACQUIRE: [&str; 11] = [
+const ACQUIRE: [&str; 12] = [
     "exhausted",
     "queue_full",
     "down",
@@ -27,6 +27,7 @@ const ACQUIRE: [&str; 11] = [
     "no_replica",
     "no_primary",
     "shed",
+    "no_database",
     "other",
 ];
 /// What layers in observe mode tell of; what they only count is read from them.
@@ -148,6 +149,7 @@ fn acquire_failure(failure: AcquireFailure) -> &'static str {
         AcquireFailure::NoReplica => ACQUIRE[7],
         AcquireFailure::NoPrimary => ACQUIRE[8],
         AcquireFailure::Shed(_) => ACQUIRE[9],
-        _ => ACQUIRE[10],
+        AcquireFailure::NoDatabase => ACQUIRE[10],
+        _ => ACQUIRE[11],
     }
 }

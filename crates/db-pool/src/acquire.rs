@@ -2,6 +2,7 @@
 
 use crate::{
     holders::Caller,
+    homes::Home,
     lease::PoolLease,
     pool::Pool,
     queue::Ticket,
@@ -41,9 +42,9 @@ impl Pool {
 
     async fn next_lease(&self, call: &Call) -> Result<PoolLease> {
         self.start();
-        let caller = Caller::from(call);
+        let (caller, home) = (Caller::from(call), home_of(call));
         loop {
-            let untested = match self.shared.first(caller, call.deadline, true)? {
+            let untested = match self.shared.first(caller, &home, call.deadline, true)? {
                 First::Lease(lease) => {
                     self.shared.observers.leased(Duration::ZERO);
                     return Ok(lease);
@@ -163,6 +164,11 @@ impl Pool {
         self.shared.demand.notify_one();
         None
     }
+}
+
+/// The database of the call's tenant.
+pub(crate) fn home_of(call: &Call) -> Home {
+    call.tenant.as_ref()?.database().cloned()
 }
 
 /// A place in the queue, left on drop.

@@ -3,8 +3,9 @@
 use crate::{
     config::PoolConfig,
     holders::Caller,
+    homes::Home,
     lane::Waiter,
-    queue::{Ticket, Turn},
+    queue::Ticket,
     state::{Ask, State, Told},
 };
 use db_core::{AcquireError, AcquireFailure, Priority, ShedReason, config::Mode};
@@ -43,9 +44,13 @@ impl State {
         self.stats.in_use + self.stats.quarantined + self.stats.lent
     }
 
-    fn room_for(&self, priority: Priority) -> bool {
-        let free = self.limit.saturating_sub(self.busy());
-        free > self.shares.held_back(priority, &self.used, self.present)
+    /// Places that nobody occupies.
+    pub(crate) fn free(&self) -> u32 {
+        self.limit.saturating_sub(self.busy())
+    }
+
+    pub(crate) fn room_for(&self, priority: Priority) -> bool {
+        self.free() > self.shares.held_back(priority, &self.used, self.present)
     }
 
     fn below_ceiling(&self, priority: Priority) -> bool {
@@ -56,45 +61,35 @@ impl State {
         self.tenants.get(&flow).is_none_or(|used| *used < self.tenant_ceiling)
     }
 
-    /// Whose turn it is, if anybody's.
-    pub(crate) fn next(&mut self, config: &PoolConfig, now: Instant, told: &mut Told) -> Option<(Ticket, Waiter<Ask>)> {
+    /// Whose turn it is at a connection of this database, if anybody's.
+    pub(crate) fn next(
+        &mut self,
+        config: &PoolConfig,
+        home: &Home,
+        now: Instant,
+        told: &mut Told,
+    ) -> Option<(Ticket, Waiter<Ask>)> {
         if self.queue.len() == 0 || self.busy() >= self.limit {
             return None;
         }
-        if !config.admission.enforces() {
-            let turn = Turn {
-                now,
-                room: &|_| true,
-                below_ceiling: &|_| true,
-                may: &|_| true,
-                ageing: Duration::MAX,
-            };
-            return self.queue.pop(&turn, &self.forecast);
+        if config.admission.enforces() {
+            self.shed(config, now, told);
         }
-        self.shed(config, now, told);
         loop {
-            let Self {
-                queue,
-                forecast,
-                shares,
-                used,
-                present,
-                tenants,
-                stats,
-                ..
-            } = self;
-            let free = self.limit.saturating_sub(stats.in_use + stats.quarantined + stats.lent);
-            let turn = Turn {
+            let (ticket, waiter) = self.ask(
+                config,
                 now,
-                room: &|priority| free > shares.held_back(priority, used, *present),
-                below_ceiling: &|priority| used[priority.index()] < shares.ceilings[priority.index()],
-                may: &|flow| tenants.get(&flow).is_none_or(|used| *used < self.tenant_ceiling),
-                ageing: config.priorities.ageing,
-            };
-            let (ticket, waiter) = queue.pop(&turn, forecast)?;
+                |homes, flow| homes.is_at(flow, home),
+                |queue, turn, forecast| queue.pop(turn, forecast),
+            )?;
+            // Two ids with one number: whoever it is, he gets no connection of another's database.
+            if waiter.payload.home != *home {
+                self.send_away(ticket.priority, waiter, ShedReason::Displaced, now, told);
+                continue;
+            }
             // Most likely it would be cut off half-way, and have cost as much as one that is not.
-            let typical = forecast.typical(ticket.priority).unwrap_or_default();
-            if waiter.deadline.is_some_and(|deadline| deadline < now + typical) {
+            let typical = self.forecast.typical(ticket.priority).unwrap_or_default();
+            if config.admission.enforces() && waiter.deadline.is_some_and(|deadline| deadline < now + typical) {
                 self.send_away(ticket.priority, waiter, ShedReason::Deadline, now, told);
                 continue;
             }
@@ -172,11 +167,8 @@ impl State {
         if enforce {
             self.shed(config, now, told);
         }
-        let (lane, flow) = if enforce {
-            (caller.priority, caller.flow())
-        } else {
-            (Priority::Normal, 0)
-        };
+        let (lane, flow) = self.line(config, &ask);
+        self.homes.note(flow, &ask.home, &self.queue);
         self.stats.waits += 1;
         self.stats.priorities[caller.priority.index()].waits += 1;
         let ticket = self.queue.push(lane, flow, now, deadline, ask);

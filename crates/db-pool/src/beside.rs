@@ -107,7 +107,7 @@ impl Pool {
         };
         if let (Some(epoch), Some(pg)) = (room, room.and_then(|_| beside.pg.take())) {
             self.shared
-                .connected(keeper::warm(&self.shared, pg, backend, epoch), took);
+                .connected(keeper::warm(&self.shared, pg, backend, None, epoch), took);
         }
         reaper::sweep(&self.shared);
         Ok(self.epoch())

@@ -1,6 +1,6 @@
 //! One open connection and what the pool knows about it.
 
-use crate::{book::Book, moves::Server};
+use crate::{book::Book, homes::Home, moves::Server};
 use db_core::{Attachment, LeaseId, SharedSession};
 use sqlx::PgConnection;
 use std::{sync::Arc, time::Duration};
@@ -48,6 +48,8 @@ impl Drop for Guest {
 /// An open connection.
 pub(crate) struct Conn {
     pub(crate) pg: PgConnection,
+    /// The database that it was opened for.
+    pub(crate) home: Home,
     /// Its place in the table of holders; unique among the open connections of the pool.
     pub(crate) slot: u32,
     /// The number of its latest lease.

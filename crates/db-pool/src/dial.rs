@@ -3,6 +3,7 @@
 use crate::{
     config::SessionConfig,
     conn::Backend,
+    homes::Home,
     moves::Server,
     pooler::{self, Mark, Pooler},
 };
@@ -30,6 +31,8 @@ pub(crate) struct Endpoint {
     hooked: Arc<Mutex<Option<Arc<str>>>>,
     /// Statements that a connection keeps prepared.
     capacity: usize,
+    /// In place of the database that the options name.
+    database: Option<Arc<str>>,
     /// Set once a transaction pooler has been found.
     shared: Arc<Mutex<Option<Arc<SharedSession>>>>,
 }
@@ -42,6 +45,7 @@ impl Endpoint {
             options,
             source: None,
             through: None,
+            database: None,
             hooked: Arc::default(),
             shared: Arc::default(),
         }
@@ -54,6 +58,7 @@ impl Endpoint {
             options: (*pool.connect_options()).clone(),
             source: None,
             through: Some(pool),
+            database: None,
             hooked: Arc::default(),
             shared: Arc::default(),
         }
@@ -116,11 +121,26 @@ impl Endpoint {
         self
     }
 
+    /// The same for another database of the server.
+    pub(crate) fn at_home(&self, home: &Home) -> Self {
+        let mut endpoint = self.clone();
+        endpoint.database = home.clone();
+        endpoint
+    }
+
     /// The endpoint as it is now.
     async fn fresh(&self) -> sqlx::Result<Self> {
         let mut fresh = self.clone();
         if let Some(source) = fresh.source.take() {
             fresh.options = source().await?;
+        }
+        if let Some(database) = &fresh.database {
+            // sqlx's pool keeps one set of options for all that dial through it at the same time.
+            if fresh.through.is_some() {
+                let why = "a database for each tenant needs options of our own, not those of an sqlx pool";
+                return Err(sqlx::Error::Configuration(why.into()));
+            }
+            fresh.options = fresh.options.database(database);
         }
         Ok(fresh)
     }

@@ -5,14 +5,16 @@ use crate::{
     conn::{Backend, Conn, Guest, expiry},
     dial::late,
     home::Resident,
+    homes::Home,
     reaper,
     shared::Shared,
+    state::Phase,
 };
-use db_core::{ConnectFailure, StatementFacts};
+use db_core::{CloseReason, ConnectFailure, StatementFacts};
 use sqlx::PgConnection;
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::{
-    task::JoinSet,
+    task::{Id, JoinSet},
     time::{Instant, sleep_until, timeout},
 };
 
@@ -20,6 +22,7 @@ use tokio::{
 const ROUND: Duration = Duration::from_secs(1);
 
 struct Dialled {
+    home: Home,
     result: sqlx::Result<(PgConnection, Backend)>,
     /// What was prepared on it.
     held: Vec<Arc<StatementFacts>>,
@@ -28,8 +31,9 @@ struct Dialled {
 }
 
 impl Dialled {
-    fn crashed() -> Self {
+    fn crashed(home: Home) -> Self {
         Self {
+            home,
             result: Err(sqlx::Error::WorkerCrashed),
             held: Vec::new(),
             took: Duration::ZERO,
@@ -41,7 +45,7 @@ impl Dialled {
 /// Opens connections as they are wanted, for as long as the pool lives.
 pub(crate) async fn keep(shared: Arc<Shared>, resident: Resident) {
     let _resident = resident;
-    let mut dials = JoinSet::new();
+    let mut dials = Dials::default();
     let mut failures = 0_u32;
     let mut not_before = Instant::now();
     loop {
@@ -57,21 +61,23 @@ pub(crate) async fn keep(shared: Arc<Shared>, resident: Resident) {
             Instant::now() + ROUND
         };
         tokio::select! {
-            Some(dialled) = dials.join_next(), if !dials.is_empty() => {
-                let Dialled { result, held, took, epoch } = dialled.unwrap_or_else(|_| Dialled::crashed());
-                match result {
+            Some(dialled) = dials.next(), if !dials.tasks.is_empty() => {
+                let Dialled { home, result, held, took, epoch } = dialled;
+                match result.map_err(|error| Arc::new(ConnectFailure::new(error))) {
                     Ok((pg, backend)) => {
                         failures = 0;
                         not_before = Instant::now();
-                        let mut conn = warm(&shared, pg, backend, epoch);
+                        let mut conn = warm(&shared, pg, backend, home, epoch);
                         held.iter().for_each(|facts| conn.book.warmed(facts));
                         shared.connected(conn, took);
                     }
-                    Err(error) => {
+                    // The others can be served all the same.
+                    Err(failure) if home.is_some() && !failure.is_transient() => shared.home_refused(&home, failure),
+                    Err(failure) => {
                         let wait = back_off(&shared, failures);
                         failures = failures.saturating_add(1);
                         not_before = Instant::now() + wait;
-                        shared.connect_failed(Arc::new(ConnectFailure::new(error)), Some(wait));
+                        shared.connect_failed(failure, Some(wait));
                     }
                 }
             }
@@ -97,7 +103,25 @@ fn tidy(shared: &Arc<Shared>) {
     shared.serve_idle();
 }
 
-fn start_dials(shared: &Arc<Shared>, dials: &mut JoinSet<Dialled>, failures: u32, not_before: Instant) {
+/// The connections that are being opened.
+#[derive(Default)]
+struct Dials {
+    tasks: JoinSet<Dialled>,
+    homes: HashMap<Id, Home>,
+}
+
+impl Dials {
+    async fn next(&mut self) -> Option<Dialled> {
+        let (id, dialled) = match self.tasks.join_next_with_id().await? {
+            Ok((id, dialled)) => (id, Some(dialled)),
+            Err(crashed) => (crashed.id(), None),
+        };
+        let home = self.homes.remove(&id).flatten();
+        Some(dialled.unwrap_or_else(|| Dialled::crashed(home)))
+    }
+}
+
+fn start_dials(shared: &Arc<Shared>, dials: &mut Dials, failures: u32, not_before: Instant) {
     if not_before > Instant::now() {
         return;
     }
@@ -108,27 +132,38 @@ fn start_dials(shared: &Arc<Shared>, dials: &mut JoinSet<Dialled>, failures: u32
     } else {
         config.connect_parallelism.max(1)
     };
-    let free = side_by_side.saturating_sub(u32::try_from(dials.len()).unwrap_or(u32::MAX));
-    let (wanted, epoch) = {
+    let free = side_by_side.saturating_sub(u32::try_from(dials.tasks.len()).unwrap_or(u32::MAX));
+    let (homes, gone, epoch) = {
         let mut state = shared.state.lock();
-        let wanted = state.wanted(&config).min(free);
-        state.stats.dialing += wanted;
-        (wanted, state.epoch)
+        let (homes, gone) = if state.phase == Phase::Open && state.homes.any() {
+            let under_way: Vec<Home> = dials.homes.values().cloned().collect();
+            state.open_for(&config, &under_way, free)
+        } else {
+            (vec![None; state.wanted(&config).min(free) as usize], Vec::new())
+        };
+        state.stats.dialing += u32::try_from(homes.len()).unwrap_or(u32::MAX);
+        (homes, gone, state.epoch)
     };
-    for _ in 0..wanted {
+    for conn in gone {
+        shared.part(conn, CloseReason::Shrunk);
+    }
+    for home in homes {
         let (endpoint, session) = (shared.endpoint.load_full(), shared.session.load_full());
         let (limit, statements, settings) = (
             config.connect_timeout,
             shared.statements.clone(),
             config.statements.clone(),
         );
-        dials.spawn(async move {
+        let (endpoint, its) = (endpoint.at_home(&home), home.clone());
+        let task = dials.tasks.spawn(async move {
             let since = Instant::now();
             let (mut result, mut held) = (endpoint.dial(&session, limit).await, Vec::new());
             let took = since.elapsed();
-            // Behind a pooler the session that is warmed is not the one that will be used.
+            // Behind a pooler the session that is warmed is not the one that will be used. Another database may have other
+            // tables, and numbers its types by itself.
             if let Ok((pg, backend)) = &mut result
                 && backend.shared.is_none()
+                && home.is_none()
             {
                 let warming = statements.warm(pg, endpoint.capacity(), &settings);
                 match timeout(limit.saturating_sub(took), warming).await {
@@ -138,12 +173,14 @@ fn start_dials(shared: &Arc<Shared>, dials: &mut JoinSet<Dialled>, failures: u32
                 }
             }
             Dialled {
+                home,
                 result,
                 held,
                 took,
                 epoch,
             }
         });
+        dials.homes.insert(task.id(), its);
     }
 }
 
@@ -157,11 +194,12 @@ fn back_off(shared: &Shared, failures: u32) -> Duration {
     wait.mul_f64(0.5 + 0.5 * fastrand::f64())
 }
 
-pub(crate) fn warm(shared: &Shared, pg: PgConnection, backend: Backend, epoch: u64) -> Box<Conn> {
+pub(crate) fn warm(shared: &Shared, pg: PgConnection, backend: Backend, home: Home, epoch: u64) -> Box<Conn> {
     let config = shared.config.load();
     let born = Instant::now();
     Box::new(Conn {
         pg,
+        home,
         slot: 0,
         serial: 0,
         leased: born,

@@ -112,7 +112,31 @@ impl<T> Lane<T> {
 
     /// Whether anybody may be served.
     pub(crate) fn has(&self, may: impl Fn(u64) -> bool) -> bool {
-        self.active.iter().rev().any(|&(_, _, key)| may(key))
+        self.first(may).is_some()
+    }
+
+    /// The flow that is next of those that `may` be served.
+    pub(crate) fn first(&self, may: impl Fn(u64) -> bool) -> Option<u64> {
+        let mut keys = self.active.iter().rev().map(|(_, _, key)| *key);
+        keys.find(|key| may(*key))
+    }
+
+    /// The flows that have waiters, the next one first, with the number of these.
+    pub(crate) fn flows(&self) -> impl Iterator<Item = (u64, usize)> {
+        let waiting = |key: &u64| self.flows.get(key).map_or(0, |flow| flow.waiters.len());
+        self.active.iter().rev().map(move |(_, _, key)| (*key, waiting(key)))
+    }
+
+    /// Takes out all who wait in the flows that are `meant`.
+    pub(crate) fn take_flows(&mut self, meant: impl Fn(u64) -> bool, out: &mut Vec<Waiter<T>>) {
+        let keys: Vec<u64> = self.flows().map(|(key, _)| key).filter(|key| meant(*key)).collect();
+        for key in keys {
+            if let Some(flow) = self.flows.get_mut(&key) {
+                self.len -= flow.waiters.len();
+                out.extend(flow.waiters.drain(..));
+            }
+            self.settle(key);
+        }
     }
 
     /// A waiter gave up. Numbers ascend within a flow, so finding it is quick.

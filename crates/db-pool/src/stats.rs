@@ -15,6 +15,8 @@ pub struct PriorityStats {
     pub floor: u32,
     /// Connections that it uses at most while others wait, scaled to the limit in force.
     pub ceiling: u32,
+    /// Connections that less urgent ones leave free for it beyond what it uses, scaled likewise.
+    pub spare: u32,
     /// Its callers that had to wait.
     pub waits: u64,
     /// Its callers that were refused or shed.

@@ -50,6 +50,7 @@ mod member;
 #[cfg(test)]
 mod model_tests;
 mod node;
+mod outlier;
 mod p2c;
 mod picked;
 mod probe;

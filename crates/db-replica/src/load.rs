@@ -1,5 +1,6 @@
 //! How busy a node is: peak-sensitive latency times outstanding calls.
 
+use crate::outlier::{Fastest, Pace, Typical};
 use parking_lot::Mutex;
 use std::{
     cmp,
@@ -29,6 +30,7 @@ pub(crate) struct Load {
     /// How often another node was preferred since it was chosen last.
     passed_over: AtomicU64,
     latency: Mutex<Latency>,
+    pub(crate) pace: Pace,
 }
 
 /// A node at one moment, as one that is compared with another.
@@ -63,6 +65,7 @@ impl Busy {
 struct Latency {
     nanos: f64,
     at: Instant,
+    typical: Typical,
 }
 
 impl Load {
@@ -73,7 +76,9 @@ impl Load {
             latency: Mutex::new(Latency {
                 nanos: UNKNOWN.as_nanos() as f64,
                 at: Instant::now(),
+                typical: Typical::default(),
             }),
+            pace: Pace::default(),
         }
     }
 
@@ -81,13 +86,23 @@ impl Load {
     pub(crate) fn now(&self, now: Instant, decay: Duration) -> Busy {
         let (latency, outstanding) = (*self.latency.lock(), self.outstanding());
         let idle = now.saturating_duration_since(latency.at);
-        let passed_over = self.passed_over.load(Ordering::Relaxed);
-        let due = idle >= decay && (passed_over >= PASSED_OVER || (passed_over > 0 && idle >= decay * UNUSED));
         Busy {
             nanos: latency.nanos,
             outstanding,
-            due: due && outstanding == 0,
+            due: outstanding == 0 && self.waited(idle, decay, false),
         }
+    }
+
+    /// Whether an outlier is to be tried by one read. Where a look at it is slow itself, hardly ever: that says it all.
+    pub(crate) fn is_due(&self, now: Instant, decay: Duration, fastest: Fastest) -> bool {
+        let idle = now.saturating_duration_since(self.latency.lock().at);
+        self.outstanding() == 0 && self.waited(idle, decay, self.pace.looks_slow(fastest))
+    }
+
+    fn waited(&self, idle: Duration, decay: Duration, known_slow: bool) -> bool {
+        let passed_over = self.passed_over.load(Ordering::Relaxed);
+        let often = idle >= decay && passed_over >= PASSED_OVER && !known_slow;
+        often || (passed_over > 0 && idle >= decay * UNUSED)
     }
 
     /// It was chosen, or another node was.
@@ -124,6 +139,7 @@ impl Load {
         let new = if took > latency.nanos { new.max(RISE) } else { new };
         latency.nanos += (took - latency.nanos) * new;
         latency.at = now;
+        self.pace.measured(&mut latency.typical, took);
     }
 
     /// A call was given up after so long: it would have taken longer.
@@ -131,7 +147,8 @@ impl Load {
         let after = after.as_nanos() as f64;
         let mut latency = self.latency.lock();
         if after > latency.nanos {
-            *latency = Latency { nanos: after, at: now };
+            (latency.nanos, latency.at) = (after, now);
+            self.pace.measured(&mut latency.typical, after);
         }
     }
 }
@@ -189,6 +206,26 @@ mod tests {
             "a hiccup is no slow node: {:?}",
             steady.latency()
         );
+    }
+
+    #[test]
+    fn an_outlier_whose_looks_are_slow_costs_no_read() {
+        let (near, far) = (Load::new(), Load::new());
+        let start = Instant::now();
+        for _ in 0..PASSED_OVER {
+            far.compared(false);
+        }
+        let due = |after| {
+            let fastest = Fastest::of([&near.pace, &far.pace].into_iter());
+            far.is_due(start + after, DECAY, fastest)
+        };
+        assert!(due(2 * DECAY));
+        near.pace.looked(5 * MS);
+        far.pace.looked(50 * MS);
+        assert!(!due(2 * DECAY));
+        assert!(due(31 * DECAY), "a look may be slow for reasons of its own");
+        far.pace.looked(5 * MS);
+        assert!(due(2 * DECAY));
     }
 
     #[test]

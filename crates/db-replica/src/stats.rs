@@ -29,6 +29,8 @@ pub struct NodeStats {
     pub lag_bytes: Option<u64>,
     /// The latency that it is judged by.
     pub latency: Duration,
+    /// Whether it is several times slower than the fastest of its peers: it gets a read now and then only.
+    pub slow: bool,
     /// Reads under way.
     pub outstanding: u64,
     /// Reads that it answered.
@@ -89,6 +91,7 @@ impl ClusterStats {
                 lag: view.lag,
                 lag_bytes: view.lag_bytes,
                 latency: node.load.latency(),
+                slow: node.load.pace.is_out(),
                 outstanding: node.load.outstanding(),
                 reads: load(&node.counts.reads),
                 in_place: load(&node.counts.in_place),

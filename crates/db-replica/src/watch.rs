@@ -58,8 +58,11 @@ pub(crate) async fn watch(shared: Arc<Shared>, node: Arc<Node>) {
 /// A connection that has broken since the last look says nothing about the node: a second try over a new one does.
 async fn look(shared: &Shared, node: &Node, wire: &mut Wire, limit: Duration) -> Result<crate::probe::Found, Silence> {
     let options = node.member.options();
-    let fresh = !wire.is_open();
+    let (fresh, since) = (!wire.is_open(), Instant::now());
     let first = timeout(limit, wire.look(options)).await;
+    if matches!(first, Ok(Ok(_))) && !fresh {
+        node.load.pace.looked(since.elapsed());
+    }
     let answer = match first {
         Ok(Err(_)) if !fresh => {
             *wire = Wire::default();

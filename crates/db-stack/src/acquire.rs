@@ -61,7 +61,7 @@ impl<'a> Acquire<'a> for &'_ Db {
     fn begin(self) -> BoxFuture<'a, sqlx::Result<Transaction<'a, Postgres>>> {
         let db = self.clone();
         Box::pin(async move {
-            db.unconfined("sqlx's own transaction")?;
+            db.at_home("sqlx's own transaction")?;
             let (inner, call) = (&db.inner, db.wishes());
             let transaction = inner.breaker.around(&call, inner.pool.begin_inner(&call)).await?;
             inner.lent_to_writer();

@@ -16,7 +16,7 @@ impl Db {
     /// # Errors
     /// When no connection is to be had, or the statement is not such a COPY.
     pub async fn copy_in_raw(&self, statement: &str) -> Result<PgCopyIn<PoolConnection<Postgres>>> {
-        self.unconfined("COPY")?;
+        self.at_home("COPY")?;
         self.inner.breaker.check(&self.wishes())?;
         let lent = self.inner.pool.lend(&self.wishes()).await?;
         let copy = self.inner.pool.inner().copy_in_raw(statement).await?;
@@ -33,7 +33,7 @@ impl Db {
         &self,
         statement: &str,
     ) -> Result<BoxStream<'static, sqlx::Result<sqlx_core::bytes::Bytes>>> {
-        self.unconfined("COPY")?;
+        self.at_home("COPY")?;
         self.inner.breaker.check(&self.wishes())?;
         let lent = self.inner.pool.lend(&self.wishes()).await?;
         let copy = self.inner.pool.inner().copy_out_raw(statement).await?;

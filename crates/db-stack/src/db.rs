@@ -215,8 +215,9 @@ impl Db {
 
     #[track_caller]
     fn idle_lease(&self) -> Option<Lease> {
-        let lease = self.inner.pool.try_acquire()?;
-        Some(Lease(self.inner.leases.track(lease, &self.call_here())))
+        let call = self.call_here();
+        let lease = self.inner.pool.try_acquire_for(&call)?;
+        Some(Lease(self.inner.leases.track(lease, &call)))
     }
 
     /// Begins a transaction. Dropped before `commit`, it is rolled back; dropped while it begins, nothing is left open.

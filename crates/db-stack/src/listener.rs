@@ -33,7 +33,7 @@ impl Db {
     /// # Errors
     /// When no connection is to be had; [`Error::NeedsSession`](crate::Error::NeedsSession) through a transaction pooler.
     pub async fn listener(&self) -> Result<Listener> {
-        self.unconfined("LISTEN")?;
+        self.at_home("LISTEN")?;
         let mut listener = Listener {
             db: self.clone(),
             channels: Vec::new(),

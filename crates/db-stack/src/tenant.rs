@@ -6,7 +6,7 @@ use crate::{
 };
 use db_core::{Error, Result, Tenant, config::InvalidConfig};
 
-/// `NAMEDATALEN - 1`: the server cuts longer names, and two tenants would meet in one schema.
+/// `NAMEDATALEN - 1`: the server cuts longer names, and two tenants would meet in one schema or database.
 const LONGEST_NAME: usize = 63;
 /// A row's tenant is compared, not looked up as a name: longer ones are a mistake or an attack.
 const LONGEST_ID: usize = 1024;
@@ -20,6 +20,11 @@ impl Db {
     /// What could outlive such a transaction is refused on the handle: leases of one's own, COPY, LISTEN, `SET`,
     /// `BEGIN` and `COMMIT` as statements.
     ///
+    /// With a database for each tenant there is no such transaction and nothing to open beforehand: calls run on
+    /// connections to that database, which are opened as they are needed, closed when they are idle or when others need
+    /// their places, and count against the one budget. Of the above only what sqlx's own pool would have to open is
+    /// refused (COPY on the handle, LISTEN, sqlx's own transactions), and no answers are kept in the cache.
+    ///
     /// While `tenants.mode` is `off`, the default, nothing keeps tenants' data apart: the id only counts for shares of
     /// connections and for whose answers a cache may give.
     ///
@@ -31,6 +36,18 @@ impl Db {
         let config = self.config();
         let tenant = confined(&config.tenants, id)?;
         Ok(self.with(|call| call.tenant = Some(tenant)))
+    }
+
+    /// Refuses what runs on connections to the handle's own database alone.
+    pub(crate) fn at_home(&self, what: &str) -> Result<()> {
+        self.unconfined(what)?;
+        match self.call.tenant.as_ref().and_then(Tenant::database) {
+            Some(_) => Err(refusal(
+                what,
+                "a lease, by acquire(), on the handle of a tenant with a database",
+            )),
+            None => Ok(()),
+        }
     }
 
     /// Refuses what a tenant on shared connections can't have.
@@ -61,12 +78,20 @@ fn confined(config: &TenantsConfig, id: &str) -> Result<Tenant> {
     if !known {
         return Err(refusal("(an id)", "an id that matches tenants.pattern"));
     }
+    let named = |pattern: &str, what: &str| {
+        let name = pattern.replace("{id}", id);
+        match name.len() > LONGEST_NAME {
+            true => Err(refusal("(an id)", what)),
+            false => Ok(name),
+        }
+    };
     let confine = match config.mode {
+        Tenancy::Database => {
+            let name = named(&config.database, "an id whose database has a name of at most 63 bytes")?;
+            return Ok(Tenant::new(id).in_database(name));
+        }
         Tenancy::Schema => {
-            let schema = config.schema.replace("{id}", id);
-            if schema.len() > LONGEST_NAME {
-                return Err(refusal("(an id)", "an id whose schema has a name of at most 63 bytes"));
-            }
+            let schema = named(&config.schema, "an id whose schema has a name of at most 63 bytes")?;
             let path: Vec<_> = std::iter::once(&*schema)
                 .chain(config.shared())
                 .map(identifier)
@@ -130,6 +155,26 @@ mod tests {
         ] {
             assert_eq!(sql(Tenancy::Row, &default, id), None, "{id:?}");
         }
+    }
+
+    #[test]
+    fn a_database_is_named_and_nothing_is_confined() {
+        let mut config = TenantsConfig {
+            mode: Tenancy::Database,
+            pattern: "(?s).*".to_owned(),
+            ..TenantsConfig::default()
+        };
+        let database = |config: &TenantsConfig, id: &str| confined(config, id).map(|tenant| tenant.database().cloned());
+        assert_eq!(database(&config, "acme").unwrap().as_deref(), Some("tenant_acme"));
+        assert!(confined(&config, "acme").unwrap().begin().is_none());
+        assert!(database(&config, &"a".repeat(56)).is_ok());
+        assert!(
+            database(&config, &"a".repeat(57)).is_err(),
+            "the server would cut the name"
+        );
+        assert!(database(&config, "a\0user\0postgres").is_err());
+        config.database = "{id}".to_owned();
+        assert_eq!(database(&config, "Größe; --").unwrap().as_deref(), Some("Größe; --"));
     }
 
     #[test]

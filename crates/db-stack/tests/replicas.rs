@@ -1,7 +1,10 @@
 //! `Db` over a primary and a replica: where calls go, what sessions see, what a failover does to transactions.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
-use db_stack::{CausalToken, Db, DbBuilder, Error, Mode, config::DbConfig};
+use db_stack::{
+    CausalToken, Db, DbBuilder, Error, Mode,
+    config::{DbConfig, Tenancy},
+};
 use db_testkit::Postgres;
 use sqlx::Row;
 use std::{
@@ -94,6 +97,30 @@ async fn reads_go_to_the_replica_and_writes_to_the_primary() {
     tx.rollback().await.unwrap();
     let stats = db.replicas();
     assert_eq!(stats.fallbacks, 0, "{stats:?}");
+    db.close().await;
+}
+
+#[tokio::test]
+async fn a_tenants_own_database_is_read_on_the_replica_too() {
+    let (primary, replica) = servers().await;
+    let mut admin = primary.admin().await.unwrap();
+    sqlx::raw_sql("CREATE DATABASE tenant_a")
+        .execute(&mut admin)
+        .await
+        .unwrap();
+    replica.wait_caught_up(&primary, SOON).await.unwrap();
+    let db = builder(&primary, &replica).configure(|config| config.tenants.mode = Tenancy::Database);
+    let db = db.connect().await.unwrap();
+    let tenant = db.tenant("a").unwrap();
+    let place = async |db: &Db| -> (String, i32) {
+        let row = sqlx::query("SELECT current_database()::text, inet_server_port()");
+        let row = row.fetch_one(db).await.unwrap();
+        (row.get(0), row.get(1))
+    };
+    let own = "tenant_a".to_owned();
+    assert_eq!(place(&tenant).await, (own.clone(), i32::from(replica.port())));
+    assert_eq!(place(&tenant.primary()).await, (own, i32::from(primary.port())));
+    assert_eq!(place(&db).await.0, place(&db.primary()).await.0);
     db.close().await;
 }
 

@@ -7,6 +7,7 @@ use db_stack::{CloseReason, PoolStats, ReplicaStats, RetryStats};
 
 use crate::demo::{
     analyst::Answers,
+    crowd::Crowd,
     forgetful::Forgotten,
     ledger::{Audit, Ledger},
     outages::Outage,
@@ -22,6 +23,7 @@ pub(crate) struct Report {
     pub(crate) answers: Answers,
     pub(crate) forgotten: Forgotten,
     pub(crate) outages: Vec<Outage>,
+    pub(crate) crowd: Crowd,
     pub(crate) stats: PoolStats,
     pub(crate) retries: Option<RetryStats>,
     pub(crate) replicas: Option<ReplicaStats>,
@@ -39,6 +41,7 @@ impl Report {
             answers: Answers::default(),
             forgotten: Forgotten::default(),
             outages: Vec::new(),
+            crowd: Crowd::default(),
             stats: PoolStats::default(),
             retries: None,
             replicas: None,
@@ -79,6 +82,7 @@ impl Report {
         if !self.outages.is_empty() {
             println!("{}", self.outages());
         }
+        println!("{}", self.crowd());
         println!("{}", self.pool());
     }
 
@@ -151,6 +155,31 @@ impl Report {
         table.add_row(["taken back".to_owned(), taken_back.to_string()]);
         let false_alarms = usize::try_from(false_alarms).unwrap_or(usize::MAX);
         table.add_row(["others that were called leaks".to_owned(), mark(false_alarms)]);
+        table
+    }
+
+    fn crowd(&self) -> Table {
+        let mut table = table(["40 callers in the background, 50 tenants, 4 connections", ""]);
+        let crowd = &self.crowd;
+        let within = |share| format!("{:.1} ms", crowd.critical_within(share).as_secs_f64() * 1000.0);
+        let served = crowd.tenants.values().filter(|answers| **answers > 0).count();
+        let foreign = usize::try_from(crowd.foreign).unwrap_or(usize::MAX);
+        let rows = [
+            (
+                "critical calls of 10 ms beside them, failed",
+                format!("{}, {}", crowd.critical.len(), crowd.critical_failed),
+            ),
+            ("these took (p50, p99)", format!("{}, {}", within(0.5), within(0.99))),
+            (
+                "background calls served, shed",
+                format!("{}, {}", crowd.background, crowd.background_shed),
+            ),
+            ("tenants served", format!("{served} of {}", crowd.tenants.len())),
+            ("rows of another tenant that one saw", mark(foreign)),
+        ];
+        for (what, figure) in rows {
+            table.add_row([what.to_owned(), figure]);
+        }
         table
     }
 

@@ -1,24 +1,21 @@
 //! The adaptive limit: it finds the best size of a server that contention makes slow, and shares a server that is small.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+mod instance;
 
-use anyhow::Context;
-use db_pool::LimitPolicy;
-use db_stack::{AcquireFailure, Db, Error, Mode};
+use std::{env, process::Stdio, time::Duration};
+
+use anyhow::{Context, ensure};
+use db_stack::{Db, Mode};
 use db_testkit::Postgres;
 use tokio::{
+    process::Command,
     task::JoinSet,
     time::{Instant, sleep},
 };
 
 use crate::prove::{
     Verdict,
+    adaptive::instance::{Account, Order},
     findings::Findings,
     rig::{self, APPLICATION},
     subject::Subject,
@@ -34,9 +31,13 @@ const WORK: &str = "SELECT work($1)";
 const SIZES: [u32; 8] = [2, 4, 6, 8, 10, 12, 16, 24];
 const CALLERS: i64 = 48;
 const SMALL: u16 = 40;
-const INSTANCES: usize = 3;
+const INSTANCES: u32 = 3;
 
 pub(crate) async fn run(quick: bool) -> anyhow::Result<Verdict> {
+    if let Ok(order) = env::var(instance::ORDER) {
+        instance::run(serde_json::from_str(&order)?).await?;
+        return Ok(Findings::new().verdict());
+    }
     let mut findings = Findings::new();
     climb(quick, &mut findings).await?;
     share(quick, &mut findings).await?;
@@ -123,61 +124,50 @@ async fn load(db: &Db, span: Duration) -> (f64, f64) {
     (f64::from(served) / span.as_secs_f64(), sum / looks.max(1.0))
 }
 
-/// Three pools, each of which would like to have 30 connections, on a server that has 37 for all.
+/// Three processes, each of which would like to have 30 connections, on a server that has 37 for all.
 async fn share(quick: bool, findings: &mut Findings) -> anyhow::Result<()> {
     let server = Postgres::builder().max_connections(SMALL).start().await?;
     let span = Duration::from_secs(if quick { 5 } else { 20 });
-    let stop = Arc::new(AtomicBool::new(false));
-    let (refused_callers, failed) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-    let mut callers = JoinSet::new();
-    let mut pools = Vec::new();
-    for _ in 0..INSTANCES {
-        let db = Db::builder()
-            .url(&server.url())
-            .max_connections(30)
-            .configure(|config| {
-                config.session.application_name = APPLICATION.to_owned();
-                config.pool.limit.mode = Mode::Enforce;
-                // The climb is the other half's: here each wants all that it can get.
-                config.pool.limit.policy = LimitPolicy::Utilization;
-                config.pool.limit.census_interval = Duration::from_millis(250);
-            });
-        let db = db.connect().await.context("Db does not connect")?;
-        pools.push(db.clone());
-        for caller in 0..CALLERS {
-            let (db, stop) = (db.clone(), stop.clone());
-            let (refused, failed) = (refused_callers.clone(), failed.clone());
-            callers.spawn(async move {
-                while !stop.load(Ordering::Relaxed) {
-                    let Err(error) = db.number("SELECT $1::int8 FROM pg_sleep(0.005)", caller).await else {
-                        continue;
-                    };
-                    let too_many = match Error::find(&error) {
-                        Some(Error::Acquire(acquire)) => acquire.failure == AcquireFailure::TooManyConnections,
-                        _ => error.to_string().contains("53300"),
-                    };
-                    refused.fetch_add(u64::from(too_many), Ordering::Relaxed);
-                    failed.fetch_add(1, Ordering::Relaxed);
-                }
-            });
-        }
-        // They come one after the other: the first one has taken what it could by then.
-        sleep(Duration::from_secs(1)).await;
+    // They come one after the other, and go together: the first one has taken what it could when the second comes.
+    let apart = Duration::from_secs(1);
+    println!("{INSTANCES} processes on a server with max_connections = {SMALL}, {span:?} side by side");
+    let folder = tempfile::tempdir()?;
+    let mut processes = JoinSet::new();
+    let mut accounts = Vec::new();
+    for number in 0..INSTANCES {
+        let account = folder.path().join(format!("{number}.json"));
+        accounts.push(account.clone());
+        let order = Order {
+            url: server.url(),
+            callers: CALLERS,
+            span: span + apart * (INSTANCES - number),
+            account,
+        };
+        let mut process = Command::new(env::current_exe()?);
+        process
+            .args(["prove", "adaptive"])
+            .env(instance::ORDER, serde_json::to_string(&order)?);
+        let mut process = process.stdout(Stdio::null()).kill_on_drop(true).spawn()?;
+        processes.spawn(async move { process.wait().await });
+        sleep(apart).await;
     }
-    sleep(span).await;
-    let sizes: Vec<u32> = pools.iter().map(|db| db.stats().size).collect();
-    stop.store(true, Ordering::Relaxed);
-    callers.join_all().await;
-    let (mut dials, mut refused) = (0, 0);
-    for db in pools {
-        let stats = db.stats();
-        dials += stats.connects + stats.connect_failures;
-        refused += stats.connect_failures;
-        db.close().await;
+    while let Some(ended) = processes.join_next().await {
+        ensure!(ended??.success(), "a process failed");
     }
-    let seen = refused_callers.load(Ordering::Relaxed);
-    findings.expect("callers who saw 53300", seen, "0", seen == 0);
-    findings.note("other errors of callers", failed.load(Ordering::Relaxed) - seen);
+    let (mut served, mut too_many, mut failed, mut dials, mut refused) = (0, 0, 0, 0, 0);
+    let mut sizes = Vec::new();
+    for account in &accounts {
+        let account: Account = serde_json::from_slice(&tokio::fs::read(account).await?)?;
+        served += account.served;
+        too_many += account.too_many;
+        failed += account.failed;
+        dials += account.dials;
+        refused += account.dials_refused;
+        sizes.push(account.size);
+    }
+    findings.note("calls of the three processes", served);
+    findings.expect("callers who saw 53300", too_many, "0", too_many == 0);
+    findings.note("other errors of callers", failed);
     #[expect(clippy::cast_precision_loss, reason = "a count of attempts")]
     let share = refused as f64 / dials.max(1) as f64;
     findings.expect(

@@ -83,7 +83,7 @@ pub(crate) async fn run(quick: bool) -> anyhow::Result<Verdict> {
     let used = use_share.iter().sum::<f64>() / f64::from(rounds);
     let asked = if quick { 0.85 } else { 0.95 };
     findings.expect(
-        "use of leases outside unlent floors",
+        "use of leases outside unlent floors and spares",
         format!("{used:.3}"),
         format!("over 0.95, asked {asked}"),
         used > asked,
@@ -122,7 +122,7 @@ async fn background(db: Db, span: Duration, sql: &'static str, rate: f64) -> Vec
     arrive(span, 7, |_| rate, call).await
 }
 
-/// The share of the places outside unlent floors that were in use, over the time until `stop`.
+/// The share of the places outside unlent floors and spares that were in use, over the time until `stop`.
 async fn watch(db: Db, stop: Arc<AtomicBool>) -> f64 {
     let (mut used, mut there) = (0.0, 0.0);
     while !stop.load(Ordering::Relaxed) {

@@ -51,7 +51,9 @@ impl Job {
                 None
             }
         };
-        let key = shape.filter(|_| asked).map(|[value, mapper]| {
+        // What is known of tables, and heard of writes, is about one database.
+        let elsewhere = call.tenant.as_ref().is_some_and(|tenant| tenant.database().is_some());
+        let key = shape.filter(|_| asked && !elsewhere).map(|[value, mapper]| {
             let mut key = db
                 .inner
                 .cached

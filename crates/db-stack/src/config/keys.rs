@@ -50,12 +50,16 @@ pub const KEYS: &[KeyDoc] = keys! {
     Number "pool.tenant_share" = "0.5", "0.001..=1": "The share of the connections that one tenant may use at once.";
     Integer "pool.priorities.critical.floor" = "3", "0..=ceiling": "Connections left free for it; scaled to the budget.";
     Integer "pool.priorities.critical.ceiling" = "10", "1..=10000": "Connections it uses while others wait.";
+    Integer "pool.priorities.critical.spare" = "2", "0..=10000": "Connections that less urgent ones leave free beyond what it uses.";
     Integer "pool.priorities.high.floor" = "5", "0..=ceiling": "Connections left free for it; scaled to the budget.";
     Integer "pool.priorities.high.ceiling" = "20", "1..=10000": "Connections it uses while others wait.";
+    Integer "pool.priorities.high.spare" = "0", "0..=10000": "Connections that less urgent ones leave free beyond what it uses.";
     Integer "pool.priorities.normal.floor" = "5", "0..=ceiling": "Connections left free for it; scaled to the budget.";
     Integer "pool.priorities.normal.ceiling" = "30", "1..=10000": "Connections it uses while others wait.";
+    Integer "pool.priorities.normal.spare" = "0", "0..=10000": "Connections that less urgent ones leave free beyond what it uses.";
     Integer "pool.priorities.background.floor" = "2", "0..=ceiling": "Connections left free for it; scaled to the budget.";
     Integer "pool.priorities.background.ceiling" = "10", "1..=10000": "Connections it uses while others wait.";
+    Integer "pool.priorities.background.spare" = "0", "0..=10000": "Connections that less urgent ones leave free beyond what it uses.";
     Mode "pool.limit.mode" = "off", "off, observe or enforce": "Finds out how many leases may be in use; `off`: `max_connections`.";
     Word "pool.limit.policy" = "gradient", "gradient or utilization": "By throughput, or by the report's rule.";
     Integer "pool.limit.min" = "2", "1..=absolute_max": "The limit is never lower.";
@@ -87,10 +91,11 @@ pub const KEYS: &[KeyDoc] = keys! {
     Table "session.extra" = "", "names [a-z_][a-z0-9_.]*, values without control characters":
         "Further server settings, such as `work_mem = \"64MB\"`.";
 
-    Word "tenants.mode" = "off", "off, schema or row": "What keeps tenants apart.";
+    Word "tenants.mode" = "off", "off, schema, row or database": "What keeps tenants apart.";
     Text "tenants.pattern" = "[a-z0-9][a-z0-9_-]{0,47}", "a regular expression of at most 1000 bytes": "The whole of an id must match.";
     Text "tenants.schema" = "tenant_{id}", "a name with {id} in it": "For `schema`: the tenant's schema.";
     Text "tenants.shared_schemas" = "public", "names separated by commas": "For `schema`: those behind it in the search path.";
+    Text "tenants.database" = "tenant_{id}", "a name with {id} in it": "For `database`: the tenant's database.";
     Text "tenants.setting" = "app.tenant", "a name like app.tenant": "For `row`: the setting that the policies read.";
 
     Mode "timeout.mode" = "enforce", "off, observe or enforce": "`observe` ends no call and tells which ones it would have.";

@@ -17,6 +17,8 @@ pub enum Tenancy {
     Schema,
     /// Each has rows, kept apart by row-level security that reads a setting: that is local to such a transaction.
     Row,
+    /// Each has a database of the same server, and connections to it within the one budget.
+    Database,
 }
 
 /// How the database is divided among tenants.
@@ -32,6 +34,8 @@ pub struct TenantsConfig {
     /// For `schema`: the schemas behind the tenant's own in its search path, separated by commas; empty for none.
     /// Default `public`.
     pub shared_schemas: String,
+    /// For `database`: the name of a tenant's database, with `{id}` in it. Default `tenant_{id}`.
+    pub database: String,
     /// For `row`: the setting that the policies read with `current_setting(…)`. Default `app.tenant`, a name with a dot.
     pub setting: String,
 }
@@ -43,6 +47,7 @@ impl Default for TenantsConfig {
             pattern: "[a-z0-9][a-z0-9_-]{0,47}".to_owned(),
             schema: "tenant_{id}".to_owned(),
             shared_schemas: "public".to_owned(),
+            database: "tenant_{id}".to_owned(),
             setting: "app.tenant".to_owned(),
         }
     }
@@ -75,6 +80,12 @@ impl TenantsConfig {
                 "schema",
                 self.schema.escape_debug(),
                 self.schema.matches("{id}").count() == 1 && !self.schema.contains('\0'),
+                "a name with {id} in it",
+            );
+            c.require(
+                "database",
+                self.database.escape_debug(),
+                self.database.matches("{id}").count() == 1 && !self.database.contains('\0'),
                 "a name with {id} in it",
             );
             c.require(
