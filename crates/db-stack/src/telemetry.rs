@@ -152,7 +152,16 @@ impl Read for Layers {
         let suspects = leases.open.iter().filter(|lease| lease.suspected.is_some());
         readings.gauge(Id::LeakSuspects, &[], suspects.count() as f64);
         health(readings, inner.health.standings());
-        readings.total(Id::PreparedStatements, &["stale"], inner.pool.plan_epoch());
+        let statements = inner.pool.statement_totals();
+        for (outcome, count) in [
+            ("used", statements.used),
+            ("prepared", statements.prepared),
+            ("evicted", statements.evicted),
+            ("stale", statements.stale),
+        ] {
+            readings.total(Id::PreparedStatements, &[outcome], count);
+        }
+        readings.total(Id::StatementThrash, &[], statements.thrashed);
         let retries = inner.retries.stats();
         readings.gauge(Id::RetryBudget, &[], retries.budget);
         let transactions = retries.transactions;
