@@ -1,6 +1,7 @@
 //! The whole stack on a small trading workload, with its backends killed under it, and an account of every order.
 
 mod analyst;
+mod doctor;
 mod faults;
 mod forgetful;
 mod lagging;
@@ -103,6 +104,7 @@ async fn play(args: Args, mut stopped: watch::Receiver<bool>) -> anyhow::Result<
     report.stats = db.stats();
     report.retries = Some(db.retries());
     report.replicas = Some(db.replicas());
+    let statements = db.statements();
     gathered.with_context(|| {
         format!(
             "the workload did not end within {DRAIN:?}; the pool: {:?}",
@@ -115,6 +117,9 @@ async fn play(args: Args, mut stopped: watch::Receiver<bool>) -> anyhow::Result<
     drop(replica);
     let audit = Audit::of(&server, &report.ledger, before).await?;
     report.print(&audit);
+    for table in doctor::tables(&doctor::visit(&server, &statements).await?) {
+        println!("{table}");
+    }
     // Nothing is lost either where every order fails.
     let kept = audit.holds() && audit.acknowledged > 0;
     let settled = report.answers.left_running == 0 && report.forgotten.is_settled() && !report.is_stale();
@@ -128,8 +133,12 @@ async fn play(args: Args, mut stopped: watch::Receiver<bool>) -> anyhow::Result<
 /// A server with the schema and its rows, its replica, and what the money in it adds up to.
 async fn prepare(args: &Args) -> anyhow::Result<(Postgres, Postgres, Db, Money)> {
     // Deadlocks are wanted here, and their callers should not wait the default second for them to be found.
-    let server = Postgres::builder().setting("deadlock_timeout", "20ms").start();
-    let server = server.await.context("no throwaway PostgreSQL")?;
+    let wanted = || Postgres::builder().setting("deadlock_timeout", "20ms");
+    // For the doctor at the end; it comes with a package of its own on some systems.
+    let server = match wanted().preload("pg_stat_statements").start().await {
+        Ok(server) => server,
+        Err(_) => wanted().start().await.context("no throwaway PostgreSQL")?,
+    };
     let db = Db::builder()
         .url(&server.url())
         .max_connections(CONNECTIONS)
