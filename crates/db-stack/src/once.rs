@@ -130,7 +130,7 @@ impl Db {
     pub async fn create_once_table(&self) -> Result<()> {
         // Two that create it at once: one of them is told so, although nothing is wrong.
         match sqlx::raw_sql(ONCE_TABLE).execute(self).await.map_err(Error::from) {
-            Err(Error::Server(server)) if server.state() == SqlState::UniqueViolation => Ok(()),
+            Err(Error::Server(server)) if AT_ONCE.contains(&server.state().code()) => Ok(()),
             done => done.map(drop),
         }
     }
@@ -263,6 +263,9 @@ where
         }
     }
 }
+
+/// How the server says that somebody else has just created the table: by its row in a catalogue, its type, or itself.
+const AT_ONCE: [&str; 3] = ["23505", "42710", "42P07"];
 
 /// Inserts the token; 0 rows when it was there. Waits for a transaction that has inserted it and is still open, no longer
 /// than BEGIN has said; the session's own limit is back when it is done.
