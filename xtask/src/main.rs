@@ -13,6 +13,7 @@ mod features;
 mod layering;
 mod manifests;
 mod pg;
+mod pooled;
 mod prove;
 mod screenshots;
 mod skips;

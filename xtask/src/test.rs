@@ -1,5 +1,5 @@
 //! `cargo xtask test`: every test of the workspace against one throwaway PostgreSQL; with `--through-pgbouncer PROGRAM`
-//! those of facade and pool, through a PgBouncer in transaction mode (a profile of `.config/nextest.toml`).
+//! those of facade and pool that apply there, through a PgBouncer in transaction mode (a profile of `.config/nextest.toml`).
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 use crate::cargo;
 use crate::child::{self, Ended};
 use crate::counts::Counts;
+use crate::pooled::{self, Kind};
 use crate::skips::{self, SkipLog};
 
 /// The superuser URL of the server that tests use; set by `db-bench pg --exec`, or by you for a server of your own.
@@ -29,10 +30,11 @@ pub(crate) fn run(args: Vec<OsString>) -> Result<ExitCode> {
         );
         let program = args.remove(1);
         args.remove(0);
-        return with_server(&[OsString::from("--pgbouncer"), program], args);
+        let kind = Kind::of_program(&program)?;
+        return with_server(&[OsString::from("--pgbouncer"), program], Some(kind), args);
     }
     if env::var_os(SERVER).is_none() {
-        return with_server(&[], args);
+        return with_server(&[], None, args);
     }
     child::watch()?;
     let log = SkipLog::create(&cargo::root().join("target/xtask"))?;
@@ -49,7 +51,7 @@ pub(crate) fn run(args: Vec<OsString>) -> Result<ExitCode> {
 }
 
 /// Starts the server and this very command again under it: one server for both runners, stopped when they are done.
-fn with_server(options: &[OsString], args: Vec<OsString>) -> Result<ExitCode> {
+fn with_server(options: &[OsString], pooler: Option<Kind>, args: Vec<OsString>) -> Result<ExitCode> {
     let own = env::current_exe().context("cannot find the path of this program")?;
     let mut command = cargo::cargo();
     command
@@ -59,11 +61,20 @@ fn with_server(options: &[OsString], args: Vec<OsString>) -> Result<ExitCode> {
         .arg(own)
         .arg("test")
         .args(args);
+    if let Some(kind) = pooler {
+        command.env(pooled::KIND, kind.name());
+    }
     cargo::become_it(&mut command)
 }
 
 fn through_pooler() -> bool {
     env::var_os(POOLER).is_some()
+}
+
+/// The kind of the pooler before the server.
+fn behind() -> Option<Kind> {
+    let kind = env::var(pooled::KIND).ok().filter(|_| through_pooler());
+    kind.as_deref().and_then(Kind::of_name)
 }
 
 struct Run<'a> {
@@ -94,7 +105,13 @@ impl Run<'_> {
         } else {
             "--no-tests=warn"
         };
-        let ended = child::run(&mut self.cargo(&["nextest", "run", "--profile", profile, none], args))?;
+        let mut command = self.cargo(&["nextest", "run", "--profile", profile, none], args);
+        // With a filter of one's own everything can be asked for, that which does not apply too.
+        if let Some(kind) = behind().filter(|_| !args.iter().any(|arg| filters(arg))) {
+            println!("{}", pooled::summary(kind)?);
+            command.args(["-E", &pooled::filter(kind)?]);
+        }
+        let ended = child::run(&mut command)?;
         self.note("tests", &ended);
         let totals = fs::read_to_string(&junit).ok();
         self.counts += totals.as_deref().and_then(Counts::of_junit).unwrap_or_default();
@@ -164,6 +181,11 @@ impl Run<'_> {
 /// Not a part of a test's name, which both runners would understand.
 fn is_option(arg: &OsStr) -> bool {
     arg.as_encoded_bytes().starts_with(b"-")
+}
+
+fn filters(arg: &OsStr) -> bool {
+    arg.to_str()
+        .is_some_and(|arg| arg == "-E" || arg == "--filterset" || arg.starts_with("--filterset="))
 }
 
 fn chooses_package(arg: &OsStr) -> bool {

@@ -3,6 +3,7 @@
 
 mod analyst;
 mod crowd;
+mod doctor;
 mod faults;
 mod forgetful;
 mod lagging;
@@ -114,6 +115,7 @@ async fn play(args: Args, mut stopped: watch::Receiver<bool>) -> anyhow::Result<
     report.stats = db.stats();
     report.retries = Some(db.retries());
     report.replicas = Some(db.replicas());
+    let statements = db.statements();
     gathered.with_context(|| {
         format!(
             "the workload did not end within {DRAIN:?}; the pool: {:?}",
@@ -126,6 +128,9 @@ async fn play(args: Args, mut stopped: watch::Receiver<bool>) -> anyhow::Result<
     drop(replica);
     let audit = Audit::of(&server, &report.ledger, before).await?;
     report.print(&audit);
+    for table in doctor::tables(&doctor::visit(&server, &statements).await?) {
+        println!("{table}");
+    }
     // Nothing is lost either where every order fails.
     let kept = audit.holds() && audit.acknowledged > 0;
     let healed = report.outages.iter().all(Outage::is_healed);
@@ -141,8 +146,12 @@ async fn play(args: Args, mut stopped: watch::Receiver<bool>) -> anyhow::Result<
 /// A server with the schema and its rows, its replica, and what the money in it adds up to.
 async fn prepare(args: &Args) -> anyhow::Result<(Postgres, Postgres, Db, Money)> {
     // Deadlocks are wanted here, and their callers should not wait the default second for them to be found.
-    let server = Postgres::builder().setting("deadlock_timeout", "20ms").start();
-    let server = server.await.context("no throwaway PostgreSQL")?;
+    let wanted = || Postgres::builder().setting("deadlock_timeout", "20ms");
+    // For the doctor at the end; it comes with a package of its own on some systems.
+    let server = match wanted().preload("pg_stat_statements").start().await {
+        Ok(server) => server,
+        Err(_) => wanted().start().await.context("no throwaway PostgreSQL")?,
+    };
     let db = Db::builder()
         .url(&server.url())
         .max_connections(CONNECTIONS)

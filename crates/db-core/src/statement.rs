@@ -6,7 +6,7 @@ use crate::{
 };
 use futures_util::TryStreamExt;
 use sqlx::{
-    Arguments, AssertSqlSafe, Either, Execute, Executor, PgConnection, Postgres, SqlStr,
+    Arguments, AssertSqlSafe, Either, Execute, Executor, PgConnection, Postgres, SqlSafeStr, SqlStr,
     error::BoxDynError,
     postgres::{PgArguments, PgRow, PgStatement},
 };
@@ -121,6 +121,12 @@ impl Statement {
             return Err(NeedsSession::Statement.into());
         }
         self.persistent &= session.named_statements;
+        if let Some(comment) = &session.afresh
+            && self.persistent
+            && self.args.is_some()
+        {
+            self.sql = AssertSqlSafe(format!("{} {comment}", self.sql.as_str())).into_sql_str();
+        }
         Ok(self)
     }
 
@@ -214,7 +220,8 @@ impl Operation for Statement {
     async fn run_shared(&self, conn: &mut PgConnection, session: &SharedSession) -> Result<Rows> {
         let mut alone = self.clone().for_shared(session)?;
         let bare = alone.args.as_ref().is_none_or(|args| args.len() == 0);
-        if session.named_statements || alone.args.is_none() {
+        // One without a name is bound in a trip of its own, which the pooler may send to another server.
+        if alone.persistent || alone.args.is_none() {
             return alone.run(conn).await;
         }
         if bare && self.stands_alone() {

@@ -189,6 +189,7 @@ fn what_can_be_counted_is_there_before_it_happens() {
                 | Id::Transactions
                 | Id::Cancels
                 | Id::PreparedStatements
+                | Id::StatementThrash
                 | Id::ServerConnections
                 | Id::LeakSuspects
                 | Id::PriorityUsed

@@ -5,7 +5,10 @@ use db_core::StatementFacts;
 use sqlx::SqlStr;
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 use tokio::time::Instant;
 
@@ -25,6 +28,8 @@ pub(crate) struct Book {
     clock: u64,
     /// How many there were, as the pool was told.
     filled: usize,
+    /// Runs that found their text prepared: written by this connection alone.
+    hits: Arc<AtomicU64>,
 }
 
 struct Held {
@@ -46,7 +51,8 @@ enum Change {
 impl Book {
     pub(crate) fn new(pool: &Arc<Statements>, capacity: usize, from: u64) -> Self {
         let number = pool.numbers.fetch_add(1, Relaxed);
-        pool.filled(number, 0);
+        let hits = Arc::default();
+        pool.opened(number, &hits);
         Self {
             pool: pool.clone(),
             number,
@@ -57,6 +63,7 @@ impl Book {
             was: HashSet::new(),
             clock: 0,
             filled: 0,
+            hits,
         }
     }
 
@@ -72,7 +79,11 @@ impl Book {
         before: usize,
         after: usize,
     ) -> Option<Fresh<'_>> {
-        if (after == before && after < self.capacity) || self.capacity == 0 {
+        if self.capacity == 0 {
+            return None;
+        }
+        if after == before && after < self.capacity {
+            self.hit();
             return None;
         }
         self.changed(facts, sql, before, after)
@@ -84,6 +95,7 @@ impl Book {
         self.clock += 1;
         if let Some(held) = self.held.get_mut(&text).filter(|_| after == before) {
             held.used = self.clock;
+            self.hit();
             return None;
         }
         let change = if after > before {
@@ -94,7 +106,9 @@ impl Book {
         } else {
             Change::Replaced
         };
-        if change != Change::Hit {
+        if change == Change::Hit {
+            self.hit();
+        } else {
             let again = !self.remember(text);
             let gone = (change == Change::Replaced).then(|| self.oldest()).flatten();
             self.pool
@@ -107,6 +121,11 @@ impl Book {
         (change != Change::Hit).then_some(Fresh { pool: &self.pool, text })
     }
 
+    /// No lock and no contention: nobody else writes here.
+    fn hit(&self) {
+        self.hits.store(self.hits.load(Relaxed) + 1, Relaxed);
+    }
+
     /// It was prepared before the connection was handed out.
     pub(crate) fn warmed(&mut self, facts: &Arc<StatementFacts>) {
         self.remember(facts.text_id());
@@ -114,8 +133,9 @@ impl Book {
         self.fill(self.held.len());
     }
 
-    /// The connection has forgotten its statements.
+    /// The connection has forgotten its statements: they were out of date.
     pub(crate) fn forget(&mut self) {
+        self.pool.forgotten(self.filled);
         self.held.clear();
         self.fill(0);
     }
@@ -203,13 +223,26 @@ mod tests {
         assert!(book.ran(&b.0, &b.1, 2, 2).is_some(), "prepared again");
         let stats = pool.stats();
         assert_eq!((stats.prepares, stats.again, stats.evictions), (4, 1, 2));
+        let totals = pool.totals();
+        assert_eq!(
+            (totals.used, totals.prepared, totals.evicted, totals.stale),
+            (3, 4, 2, 0)
+        );
+        assert_eq!(totals.thrashed, 1, "b was there before c pushed it out");
         assert_eq!(stats.fill, [2]);
         book.forget();
         assert_eq!(pool.stats().fill, [0]);
         assert!(book.ran(&a.0, &a.1, 0, 1).is_some());
         assert_eq!(pool.stats().again, 2, "after the epoch it is prepared again");
+        assert!(book.ran(&a.0, &a.1, 1, 1).is_none());
         drop(book);
         assert!(pool.stats().fill.is_empty());
+        let totals = pool.totals();
+        assert_eq!(
+            (totals.used, totals.prepared, totals.evicted, totals.stale),
+            (4, 5, 2, 2)
+        );
+        assert_eq!(totals.thrashed, 1, "nothing pushed it out this time");
     }
 
     #[test]
@@ -219,6 +252,7 @@ mod tests {
         let a = text(1);
         book.ran(&a.0, &a.1, 0, 0);
         assert!(book.held.len() <= 1);
+        assert_eq!(book.hits.load(Relaxed), 0);
     }
 
     #[test]

@@ -194,8 +194,13 @@ fn back_off(shared: &Shared, failures: u32) -> Duration {
     wait.mul_f64(0.5 + 0.5 * fastrand::f64())
 }
 
-pub(crate) fn warm(shared: &Shared, pg: PgConnection, backend: Backend, home: Home, epoch: u64) -> Box<Conn> {
+pub(crate) fn warm(shared: &Shared, pg: PgConnection, mut backend: Backend, home: Home, epoch: u64) -> Box<Conn> {
+    let plans = shared.plans.epoch();
+    shared.plans.afresh(&mut backend.shared, plans);
     let config = shared.config.load();
+    let unnamed = backend.shared.as_ref().is_some_and(|session| !session.named_statements);
+    // Nothing stays prepared behind a pooler that does not follow names.
+    let capacity = if unnamed { 0 } else { shared.endpoint.load().capacity() };
     let born = Instant::now();
     Box::new(Conn {
         pg,
@@ -205,12 +210,8 @@ pub(crate) fn warm(shared: &Shared, pg: PgConnection, backend: Backend, home: Ho
         leased: born,
         attachment: None,
         epoch,
-        plans: shared.plans.epoch(),
-        book: Book::new(
-            &shared.statements,
-            shared.endpoint.load().capacity(),
-            config.statements.prepare_from,
-        ),
+        plans,
+        book: Book::new(&shared.statements, capacity, config.statements.prepare_from),
         backend,
         born,
         expires: expiry(born, config.max_lifetime, config.lifetime_jitter, fastrand::f64()),

@@ -50,6 +50,13 @@ impl Lessor for Pool {
         let Some(backend) = backend else {
             return Signalled::Gone;
         };
+        // Nobody can end it: its connection is closed when it comes back, and its place serves others from now on.
+        if backend.shared.is_some() {
+            if how == EndSession::Terminate {
+                self.write_off(lease);
+            }
+            return Signalled::Gone;
+        }
         let signal = match how {
             EndSession::Cancel => Signal::Cancel,
             EndSession::Terminate => Signal::Terminate,

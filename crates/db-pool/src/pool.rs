@@ -17,7 +17,8 @@ use crate::{
     reaper,
     shared::{First, Shared},
     state::{Phase, State},
-    statements::{StatementStats, Statements},
+    statement_stats::{StatementStats, StatementTotals},
+    statements::Statements,
     stats::PoolStats,
 };
 use arc_swap::ArcSwap;
@@ -237,6 +238,11 @@ impl Pool {
     /// The figures of its prepared statements.
     pub fn statements(&self) -> StatementStats {
         self.shared.statements.stats()
+    }
+
+    /// Their counts alone, for who asks often.
+    pub fn statement_totals(&self) -> StatementTotals {
+        self.shared.statements.totals()
     }
 
     /// Those who hold a lease, longest first.

@@ -70,6 +70,7 @@ pub(crate) async fn session(pg: &mut PgConnection, config: &SessionConfig) -> sq
     Ok(Arc::new(SharedSession {
         named_statements: follows_names(pg).await?,
         limits: config.local_limits().into(),
+        afresh: None,
     }))
 }
 
@@ -86,9 +87,9 @@ async fn follows_names(pg: &mut PgConnection) -> sqlx::Result<bool> {
         .fetch_one(&mut *pg)
         .await;
     match answer {
+        // The name must not stay on a server session that goes on to other clients, nor take a place in the cache.
+        Ok(_) if pg.cached_statements_size() > 0 => pg.clear_cached_statements().await?,
         Ok(true) => {}
-        // The name must not stay on a server session that goes on to other clients.
-        Ok(false) if pg.cached_statements_size() > 0 => pg.clear_cached_statements().await?,
         Ok(false) => {
             pg.execute(sqlx::raw_sql("DEALLOCATE \"sqlx_s_1\"")).await?;
         }

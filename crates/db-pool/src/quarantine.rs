@@ -27,6 +27,9 @@ const RESET: &str = "SELECT now() <> statement_timestamp(), (SELECT string_agg(f
     FROM pg_prepared_statements WHERE from_sql); RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; \
     CLOSE ALL; UNLISTEN *; SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES";
 
+/// All of it that may be asked through a transaction pooler; its columns are those of [`RESET`].
+const IN_TRANSACTION: &str = "SELECT now() <> statement_timestamp(), NULL::text";
+
 /// How a lease was left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Left {
@@ -37,8 +40,6 @@ pub(crate) enum Left {
     /// Idle, having refused to write.
     WrongNode,
 }
-/// All of it that may be asked through a transaction pooler.
-const IN_TRANSACTION: &str = "SELECT now() <> statement_timestamp()";
 
 /// A connection in quarantine. Dropped before it has recovered, it leaves the pool.
 pub(crate) struct Patient {

@@ -1,14 +1,17 @@
 //! Prepared statements over all connections of a pool: figures, a warning when they push each other out, and what a new
 //! connection prepares before anybody gets it.
 
-use crate::thrash::Thrash;
+use crate::{
+    statement_stats::{StatementStats, StatementTotals, StatementUse},
+    thrash::Thrash,
+};
 use db_core::{
     Event, Fingerprint, Observers, StatementFacts,
     config::{Checks, duration},
 };
 use futures_util::FutureExt;
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use sqlx::{Connection, Either, Executor, PgConnection, SqlStr, Statement as _, postgres::PgTypeInfo};
 use std::{
     collections::{BTreeMap, HashMap},
@@ -20,8 +23,6 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// Statements of the figures' short list.
-const TOP: usize = 10;
 /// A text that the server has refused so often to prepare ahead is left to those who run it.
 const REFUSED: u32 = 3;
 /// Parsing waits for whoever changes a table; preparing ahead must not.
@@ -62,60 +63,6 @@ impl StatementsConfig {
     }
 }
 
-/// A statement's figures, over all its texts and all connections that are or were open.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[non_exhaustive]
-pub struct StatementUse {
-    /// Which statement.
-    #[serde(serialize_with = "as_text")]
-    pub fingerprint: Fingerprint,
-    /// Operations and their targets.
-    pub summary: String,
-    /// Runs, in this process.
-    pub uses: u64,
-    /// Of those, runs that found it prepared.
-    pub hits: u64,
-    /// Runs that prepared it on a connection.
-    pub prepares: u64,
-    /// Of those, on a connection that had had it before: it was pushed out, or the schema changed.
-    pub again: u64,
-    /// Times that it was pushed out by another one.
-    pub evictions: u64,
-    /// How long callers waited for it on average, milliseconds, waiting for a connection included; from a sample.
-    pub mean_ms: Option<f64>,
-}
-
-fn as_text<S: Serializer>(fingerprint: &Fingerprint, to: S) -> Result<S::Ok, S::Error> {
-    to.collect_str(fingerprint)
-}
-
-/// The figures of a pool's prepared statements.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-#[non_exhaustive]
-pub struct StatementStats {
-    /// Runs that prepared a statement.
-    pub prepares: u64,
-    /// Of those, on a connection that had had it before.
-    pub again: u64,
-    /// Statements that were pushed out of a connection's cache.
-    pub evictions: u64,
-    /// Statements prepared on new connections before they were handed out.
-    pub warmed: u64,
-    /// Different texts that are known; at most 1024, those of most use.
-    pub texts: usize,
-    /// How many statements each open connection holds, in the order in which they were opened.
-    pub fill: Vec<usize>,
-    /// Every statement that is known, the most used first.
-    pub statements: Vec<StatementUse>,
-}
-
-impl StatementStats {
-    /// The ten most used.
-    pub fn top(&self) -> &[StatementUse] {
-        &self.statements[..self.statements.len().min(TOP)]
-    }
-}
-
 struct Known {
     facts: Arc<StatementFacts>,
     sql: SqlStr,
@@ -133,17 +80,30 @@ pub(crate) struct Statements {
     pub(crate) numbers: AtomicU64,
     observers: Observers,
     warmed: AtomicU64,
+    /// Statements forgotten because they were out of date.
+    stale: AtomicU64,
     books: Mutex<Books>,
 }
 
 #[derive(Default)]
 struct Books {
     known: HashMap<u64, Known>,
-    fill: BTreeMap<u64, usize>,
+    open: BTreeMap<u64, Open>,
+    /// Hits on connections that are closed.
+    past_hits: u64,
     prepares: u64,
     again: u64,
+    thrashed: u64,
     evictions: u64,
     thrash: Thrash,
+}
+
+/// An open connection.
+struct Open {
+    /// Statements that it holds.
+    fill: usize,
+    /// Written by the connection.
+    hits: Arc<AtomicU64>,
 }
 
 impl Statements {
@@ -183,9 +143,19 @@ impl Statements {
             known.again += u64::from(again);
             // The facts of a text that was not seen for long were worked out anew, and count anew.
             known.facts = facts.clone();
-            (again && gone.is_some()).then(|| books.thrash.again(now)).flatten()
+            let thrashed = again && gone.is_some();
+            books.thrashed += u64::from(thrashed);
+            thrashed.then(|| books.thrash.again(now)).flatten()
         };
         if let Some(again) = thrash {
+            tracing::warn!(
+                again,
+                within = ?Thrash::WINDOW,
+                capacity,
+                statement = %facts.fingerprint(),
+                "prepared statements push each other out: connection.statement_cache_capacity is too small, or texts \
+                 differ in literals that should be parameters"
+            );
             self.observers.tell(|| Event::StatementsThrash {
                 again,
                 within: Thrash::WINDOW,
@@ -218,12 +188,29 @@ impl Statements {
         }
     }
 
+    pub(crate) fn opened(&self, connection: u64, hits: &Arc<AtomicU64>) {
+        let open = Open {
+            fill: 0,
+            hits: hits.clone(),
+        };
+        self.books.lock().open.insert(connection, open);
+    }
+
     pub(crate) fn filled(&self, connection: u64, statements: usize) {
-        self.books.lock().fill.insert(connection, statements);
+        if let Some(open) = self.books.lock().open.get_mut(&connection) {
+            open.fill = statements;
+        }
     }
 
     pub(crate) fn gone(&self, connection: u64) {
-        self.books.lock().fill.remove(&connection);
+        let mut books = self.books.lock();
+        if let Some(open) = books.open.remove(&connection) {
+            books.past_hits += open.hits.load(Relaxed);
+        }
+    }
+
+    pub(crate) fn forgotten(&self, statements: usize) {
+        self.stale.fetch_add(statements as u64, Relaxed);
     }
 
     /// Another server stands behind the endpoint: the numbers of its types may be others.
@@ -290,6 +277,18 @@ impl Statements {
         Ok(held)
     }
 
+    pub(crate) fn totals(&self) -> StatementTotals {
+        let books = self.books.lock();
+        let open: u64 = books.open.values().map(|open| open.hits.load(Relaxed)).sum();
+        StatementTotals {
+            used: books.past_hits + open,
+            prepared: books.prepares,
+            thrashed: books.thrashed,
+            evicted: books.evictions,
+            stale: self.stale.load(Relaxed),
+        }
+    }
+
     pub(crate) fn stats(&self) -> StatementStats {
         let books = self.books.lock();
         let mut by: HashMap<Fingerprint, (StatementUse, Duration, u32)> = HashMap::new();
@@ -334,7 +333,7 @@ impl Statements {
             evictions: books.evictions,
             warmed: self.warmed.load(Relaxed),
             texts: books.known.len(),
-            fill: books.fill.values().copied().collect(),
+            fill: books.open.values().map(|open| open.fill).collect(),
             statements,
         }
     }

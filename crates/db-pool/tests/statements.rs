@@ -103,6 +103,7 @@ async fn the_epoch_makes_every_connection_prepare_again_and_it_is_counted() {
     let stats = pool.statements();
     assert_eq!((stats.prepares, stats.again, stats.evictions), (2, 1, 0));
     assert_eq!(stats.fill, [1]);
+    assert_eq!(pool.statement_totals().stale, 1);
     pool.close().await;
     assert!(pool.statements().fill.is_empty());
 }
@@ -124,6 +125,8 @@ async fn a_cache_that_is_too_small_is_told_once() {
     assert_eq!(stats.fill, [4]);
     assert_eq!(stats.prepares, 240, "round robin over more than it holds never hits");
     assert_eq!((stats.again, stats.evictions), (234, 236));
+    let totals = pool.statement_totals();
+    assert_eq!((totals.used, totals.thrashed), (0, 234));
     assert_eq!(
         log.count(|event| matches!(event, Event::StatementsThrash { capacity: 4, .. })),
         1

@@ -1,7 +1,7 @@
 //! `&Db` as an sqlx executor: every query goes down the stack.
 
 use crate::{Db, acquire, stream};
-use db_core::{Lease, LeaseState, Rows, Statement, Want};
+use db_core::{Error, Lease, LeaseState, NeedsSession, Rows, Statement, Want};
 use futures_core::{future::BoxFuture, stream::BoxStream};
 use sqlx::{
     Describe, Either, Execute, Executor, Postgres, SqlStr,
@@ -83,6 +83,9 @@ impl<'p> Executor<'p> for &'_ Db {
         let db = self.clone();
         Box::pin(async move {
             let mut lease = acquire::own(db.inner.acquire(&db.wishes()).await?)?;
+            if lease.shared_session().is_some() {
+                return Err(Error::from(NeedsSession::Describe).into());
+            }
             let described = lease.start().describe(sql).await;
             lease.settle(left_by(&described));
             described

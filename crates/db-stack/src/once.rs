@@ -10,7 +10,7 @@ use crate::{
 };
 use db_core::{Error, Lease, QueryClass, Result, SqlState, config::InvalidConfig};
 use serde::{Serialize, de::DeserializeOwned};
-use sqlx::{PgConnection, Row};
+use sqlx::{AssertSqlSafe, Executor, PgConnection, Row};
 use std::{future::Future, sync::Arc, time::Duration};
 
 /// The table of tokens, as in `migrations/0004_once.up.sql`.
@@ -130,7 +130,7 @@ impl Db {
     pub async fn create_once_table(&self) -> Result<()> {
         // Two that create it at once: one of them is told so, although nothing is wrong.
         match sqlx::raw_sql(ONCE_TABLE).execute(self).await.map_err(Error::from) {
-            Err(Error::Server(server)) if server.state() == SqlState::UniqueViolation => Ok(()),
+            Err(Error::Server(server)) if AT_ONCE.contains(&server.state().code()) => Ok(()),
             done => done.map(drop),
         }
     }
@@ -264,6 +264,9 @@ where
     }
 }
 
+/// How the server says that somebody else has just created the table: by its row in a catalogue, its type, or itself.
+const AT_ONCE: [&str; 3] = ["23505", "42710", "42P07"];
+
 /// Inserts the token; 0 rows when it was there. Waits for a transaction that has inserted it and is still open, no longer
 /// than BEGIN has said; the session's own limit is back when it is done.
 const TAKE: &str = "WITH token AS (INSERT INTO db_stack_once (key, expires_at) \
@@ -272,11 +275,17 @@ const TAKE: &str = "WITH token AS (INSERT INTO db_stack_once (key, expires_at) \
 
 async fn take(tx: &mut TxConn, key: &str, keep: Duration) -> Result<Token> {
     // Behind a pooler others get the session next.
-    let named = tx.lease.shared_session().is_none_or(|session| session.named_statements);
+    let session = tx.lease.shared_session().cloned();
+    let named = session.as_ref().is_none_or(|session| session.named_statements);
     let taken = tx
         .own(async |pg: &mut PgConnection| {
             let take = sqlx::query(TAKE).persistent(named).bind(key).bind(keep.as_secs_f64());
-            take.fetch_one(pg).await?.try_get::<i64, _>(0)
+            let taken = take.fetch_one(&mut *pg).await?.try_get::<i64, _>(0)?;
+            // There the session's own limit is none: the transaction has brought it along.
+            if let Some(limit) = session.as_ref().and_then(|session| session.limit("lock_timeout")) {
+                pg.execute(sqlx::raw_sql(AssertSqlSafe(limit))).await?;
+            }
+            Ok(taken)
         })
         .await?;
     if taken > 0 {

@@ -154,7 +154,16 @@ impl Read for Layers {
         health(readings, inner.health.standings());
         let ready = inner.health.readiness().is_ready();
         readings.gauge(Id::Health, &["readiness"], f64::from(u8::from(ready)));
-        readings.total(Id::PreparedStatements, &["stale"], inner.pool.plan_epoch());
+        let statements = inner.pool.statement_totals();
+        for (outcome, count) in [
+            ("used", statements.used),
+            ("prepared", statements.prepared),
+            ("evicted", statements.evicted),
+            ("stale", statements.stale),
+        ] {
+            readings.total(Id::PreparedStatements, &[outcome], count);
+        }
+        readings.total(Id::StatementThrash, &[], statements.thrashed);
         let retries = inner.retries.stats();
         readings.gauge(Id::RetryBudget, &[], retries.budget);
         let transactions = retries.transactions;

@@ -1,7 +1,7 @@
 //! Through a transaction pooler: right answers, no session state, clear errors. Once for each PgBouncer on this machine.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
-use db_stack::{Db, Error, NeedsSession, Pooler, Status};
+use db_stack::{Db, Error, Mode, NeedsSession, Pooler, Status};
 use db_testkit::{PgBouncer, Postgres};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 use std::{collections::HashSet, time::Duration};
@@ -248,6 +248,98 @@ async fn a_timeout_gives_the_slot_back_and_cancels_nobody_else() {
         sleep(Duration::from_millis(100)).await;
         timeout(SOON, db.close()).await.unwrap();
         innocent.await.unwrap().unwrap();
+    })
+    .await;
+}
+
+/// A statement without a name is bound in a trip of its own, and the pooler may send that to another server.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unnamed_statements_of_many_clients_get_their_own_answers() {
+    each(REFUSES, async |rig| {
+        let db = rig.db(12);
+        let clients = (0..12_i64).map(|client| {
+            let db = db.clone();
+            tokio::spawn(async move {
+                for n in 0..20_i64 {
+                    let text = format!("SELECT $1::int8 * {client}");
+                    let ask = sqlx::query_scalar(AssertSqlSafe(text)).bind(n).persistent(false);
+                    let answer: i64 = ask.fetch_one(&db).await.unwrap();
+                    assert_eq!(answer, n * client);
+                }
+            })
+        });
+        for client in clients.collect::<Vec<_>>() {
+            client.await.unwrap();
+        }
+    })
+    .await;
+}
+
+/// The pooler keeps statements by their text for as long as the server's session lives, whatever clients forget.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_caller_sees_a_change_of_schema() {
+    each(REFUSES, async |rig| {
+        let (db, mut admin) = (rig.db(4), rig.server.admin().await.unwrap());
+        sqlx::query("CREATE TABLE t (a int)").execute(&mut admin).await.unwrap();
+        sqlx::query("INSERT INTO t VALUES (7)")
+            .execute(&mut admin)
+            .await
+            .unwrap();
+        let ask = async |columns: usize| {
+            for _ in 0..3 {
+                let calls = (0..4).map(|_| {
+                    let db = db.clone();
+                    async move {
+                        sqlx::query("SELECT * FROM t WHERE a >= $1")
+                            .bind(0)
+                            .fetch_one(&db)
+                            .await
+                    }
+                });
+                for row in futures::future::join_all(calls).await {
+                    assert_eq!(row.expect("nobody sees it").len(), columns);
+                }
+                let mut tx = db.begin().await.unwrap();
+                let row = sqlx::query("SELECT * FROM t WHERE a >= $1")
+                    .bind(0)
+                    .fetch_one(&mut *tx)
+                    .await;
+                assert_eq!(row.unwrap().len(), columns);
+                tx.commit().await.unwrap();
+            }
+        };
+        ask(1).await;
+        for (columns, name) in [(2, "b"), (3, "c")] {
+            let change = format!("ALTER TABLE t ADD COLUMN {name} int");
+            sqlx::query(AssertSqlSafe(change)).execute(&mut admin).await.unwrap();
+            ask(columns).await;
+        }
+    })
+    .await;
+}
+
+/// Its session can't be ended; its place serves others all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leaked_transaction_is_taken_back() {
+    each(REFUSES, async |rig| {
+        let url = rig.bouncer.url_for("postgres");
+        let db = Db::builder().url(&url).max_connections(1).configure(|config| {
+            config.leak.mode = Mode::Enforce;
+            config.leak.threshold = Duration::from_millis(200);
+            config.leak.reclaim_after = Duration::from_millis(400);
+            // One task leaks and goes on.
+            config.leak.nested = Mode::Off;
+            config.pool.admission = Mode::Off;
+        });
+        let db = db.build().unwrap();
+        let leaked = db.begin().await.unwrap();
+        let one: i32 = timeout(SOON, sqlx::query_scalar("SELECT 1").fetch_one(&db))
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(one, 1);
+        assert!(matches!(leaked.commit().await.unwrap_err(), Error::Revoked(_)));
+        assert!(db.stats().size <= 1, "{:?}", db.stats());
     })
     .await;
 }

@@ -36,6 +36,12 @@ async fn uses_inside_and_outside_of_transactions_are_counted_and_callers_are_tim
     let insert = &stats.top()[1];
     assert_eq!((insert.uses, insert.hits), (5, 4), "{insert:?}");
     assert_eq!(stats.fill, [2]);
+    let scrape = db.metrics().render();
+    for (outcome, count) in [("used", 18), ("prepared", 2), ("evicted", 0), ("stale", 0)] {
+        let line = format!("ava_db_prepared_statements_total{{outcome=\"{outcome}\"}} {count}\n");
+        assert!(scrape.contains(&line), "{line} is not in:\n{scrape}");
+    }
+    assert!(scrape.contains("ava_db_statement_thrash_total 0\n"), "{scrape}");
     assert!(top.mean_ms.is_some_and(|mean| mean > 0.0), "{top:?}");
     let json = serde_json::to_value(&stats).unwrap();
     assert_eq!(json["statements"][0]["fingerprint"], top.fingerprint.to_string());

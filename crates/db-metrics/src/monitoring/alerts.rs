@@ -116,6 +116,7 @@ fn pool(w: &Words<'_>) -> Vec<Alert> {
     let wait = w.part(Id::ConnectionWait, "bucket");
     let connect = w.of(Id::ConnectFailures);
     let connect_down = w.with(Id::ConnectFailures, &[(Reason, "down")]);
+    let thrash = w.of(Id::StatementThrash);
     vec![
         Alert {
             name: "DatabasePoolExhausted",
@@ -169,6 +170,18 @@ fn pool(w: &Words<'_>) -> Vec<Alert> {
             format: "printf \"%.0f\"",
             action: "The label says why: the server is down, refuses the settings, or has too many connections.",
             drive: drive(vec![(connect_down, burst(1))], "10"),
+        },
+        Alert {
+            name: "DatabaseStatementThrash",
+            severity: Severity::Warning,
+            expr: format!("sum(rate({thrash}[5m])) > 10"),
+            lasting: "5m",
+            summary: "Prepared statements push each other out".into(),
+            description: "{value} statements a second are prepared again, each at the price of a round trip.".into(),
+            format: "printf \"%.0f\"",
+            action: "More texts than `connection.statement_cache_capacity` are in use: raise it, or look in `db.statements()` \
+                     for texts that differ in literals and should have parameters.",
+            drive: drive(vec![(thrash, burst(600))], "20"),
         },
     ]
 }

@@ -196,6 +196,12 @@ fn rows(w: &Words<'_>) -> Vec<(&'static str, Vec<Panel>)> {
                     )],
                 },
                 each("Prepared statements", "ops", Id::PreparedStatements, Outcome),
+                one(
+                    "Statements prepared again and again",
+                    "ops",
+                    w.rate(Id::StatementThrash),
+                    "thrash",
+                ),
             ],
         ),
         (

@@ -35,7 +35,7 @@ pub(crate) fn rules(names: &Names) -> String {
 
 /// For each alert: it fires under its drive, and is silent before it and after it.
 pub(crate) fn tests(names: &Names, rules: &str) -> String {
-    let mut out = format!("{HEAD}rule_files:\n  - {rules}\nevaluation_interval: 30s\ntests:\n");
+    let mut out = format!("{HEAD}rule_files:\n  - {rules}\nevaluation_interval: 1m\ntests:\n");
     for alert in alerts(names) {
         let drive = &alert.drive;
         let _ = writeln!(out, "  - name: {}\n    interval: 30s\n    input_series:", alert.name);

@@ -98,6 +98,8 @@ metrics! {
         "Leases that were abandoned or touched raw, and what became of them.";
     PreparedStatements: Counter, Of("statement"), "db_prepared_statements_total", "db_stack.prepared_statements", [Outcome],
         "Statements that ran by a prepared statement that was there (used), had to be prepared first (prepared), or were forgotten: pushed out by others (evicted), or outdated by a change of schema (stale).";
+    StatementThrash: Counter, Of("statement"), "db_statement_thrash_total", "db_stack.statement_thrash", [],
+        "Statements that had been pushed out of a connection's cache, were prepared again and pushed out others: the cache is too small.";
     Cancels: Counter, Of("statement"), "db_cancels_total", "db_stack.cancels", [],
         "Statements cancelled on the server because their caller had gone.";
 

@@ -1,8 +1,9 @@
 //! The task that writes rows, over a connection that belongs to nobody else.
 
 use super::{Address, Counts, Row, SlowQueryConfig};
-use sqlx::{ConnectOptions, Connection, PgConnection};
+use sqlx::{ConnectOptions, Connection, Executor, PgConnection, postgres::PgConnectOptions};
 use std::{
+    str::FromStr,
     sync::{Arc, atomic::Ordering},
     time::{Duration, UNIX_EPOCH},
 };
@@ -15,6 +16,9 @@ use tokio::{
 const BATCH: usize = 500;
 /// How long connecting, or one INSERT, may take.
 const LIMIT: Duration = Duration::from_secs(5);
+/// A log must not wait for locks, nor keep the server busy. Set each time and gone with the transaction: behind a pooler
+/// the session is somebody else's next.
+const BEGIN: &str = "BEGIN; SET LOCAL lock_timeout = '1s'; SET LOCAL statement_timeout = '5s'";
 /// How often the days are looked after.
 const TURN: Duration = Duration::from_secs(3600);
 /// The pause after a failure, doubled up to the cap.
@@ -100,28 +104,41 @@ impl Table {
             Some(conn) => conn,
             None => self.connect().await?,
         };
+        conn.execute(sqlx::raw_sql(BEGIN)).await?;
         if self.turned.is_none_or(|at| at.elapsed() >= TURN) {
             sqlx::query("SELECT slow_queries_turn(make_interval(secs => $1))")
                 .bind(self.config.keep.as_secs_f64())
+                .persistent(false)
                 .execute(&mut conn)
                 .await?;
             self.turned = Some(Instant::now());
         }
         insert(&mut conn, rows).await?;
+        conn.execute(sqlx::raw_sql("COMMIT")).await?;
         self.conn = Some(conn);
         Ok(())
     }
 
     async fn connect(&self) -> sqlx::Result<PgConnection> {
-        let options = (self.address)()
-            .application_name("db-stack-slow-log")
-            // A log must not wait for locks, nor keep the server busy.
-            .options([("lock_timeout", "1s"), ("statement_timeout", "5s")])
-            .disable_statement_logging();
-        match timeout(LIMIT, options.connect()).await {
-            Ok(connected) => connected,
-            Err(_) => Err(sqlx::Error::PoolTimedOut),
-        }
+        let dress = |options: PgConnectOptions| {
+            options
+                .application_name("db-stack-slow-log")
+                // Floats come and go as bytes here; a pooler refuses what it does not know.
+                .extra_float_digits(None)
+                .disable_statement_logging()
+        };
+        let options = (self.address)();
+        let connect = async {
+            match dress(options.clone()).connect().await {
+                // A pooler refuses the settings of the application's own address, which its URL leaves out.
+                Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("08P01") => {
+                    let bare = PgConnectOptions::from_str(options.to_url_lossy().as_str())?;
+                    dress(bare).connect().await
+                }
+                connected => connected,
+            }
+        };
+        timeout(LIMIT, connect).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
     }
 
     async fn close(mut self) {
@@ -157,6 +174,8 @@ async fn insert(conn: &mut PgConnection, rows: &[Row]) -> sqlx::Result<()> {
         .bind(all(rows, |row| row.site.map(|site| site.to_string())))
         // PostgreSQL's texts hold no NUL.
         .bind(all(rows, |row| row.arguments.as_ref().map(|a| a.replace('\0', ""))))
+        // A name would stay behind at a pooler that does not follow it.
+        .persistent(false)
         .execute(conn)
         .await
         .map(drop)
