@@ -52,17 +52,17 @@ pub struct Answer<T> {
 impl<T> Answer<T> {
     /// A value of this age, whose read ended by now.
     pub fn new(value: Arc<T>, age: Duration, freshness: Freshness) -> Self {
+        Self::read_at(value, age, freshness, Instant::now())
+    }
+
+    /// The same with the moment by which it had been read.
+    pub(crate) fn read_at(value: Arc<T>, age: Duration, freshness: Freshness, read: Instant) -> Self {
         Self {
             value,
             age,
             freshness,
-            read: Instant::now(),
+            read,
         }
-    }
-
-    pub(crate) fn read_at(mut self, read: Instant) -> Self {
-        self.read = read;
-        self
     }
 
     /// The value.

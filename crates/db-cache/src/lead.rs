@@ -179,7 +179,7 @@ impl Lead {
         let answer = match &entry.value {
             Some(value) => {
                 let value: Arc<T> = Arc::clone(value).downcast().ok()?;
-                Some(Answer::new(value, age, Freshness::StaleIfError).read_at(entry.read))
+                Some(Answer::read_at(value, age, Freshness::StaleIfError, entry.read))
             }
             None => None,
         };

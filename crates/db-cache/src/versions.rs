@@ -1,5 +1,6 @@
 //! What has been written since: a counter for each table and tag, compared instead of searching for entries.
 
+use crate::store::allocated;
 use std::{
     hash::{BuildHasher, Hash},
     sync::{
@@ -164,7 +165,8 @@ impl Versions {
 impl Snapshot {
     /// What it weighs in memory.
     pub(crate) fn bytes(&self) -> usize {
-        size_of_val(&*self.seen)
+        // Two blocks: itself with its counts, and the list.
+        allocated(2 * size_of::<usize>() + size_of::<Self>()) + allocated(size_of_val(&*self.seen))
     }
 
     /// When the latest of the places had been written when it was taken; at the earliest the start of the cache.

@@ -6,6 +6,7 @@ mod hooks;
 mod job;
 mod probe;
 mod query;
+mod weigh;
 
 pub use handle::CacheHandle;
 pub(crate) use hooks::{CacheTask, ListensOnly, hold_for_raw};

@@ -2,9 +2,10 @@
 
 use crate::cached::{
     CacheableQuery, Cached,
-    job::{self, All, First, Job, Shape, own},
+    job::{All, First, Job, Shape, own},
     probe::Probe,
     query::{Decode, Split},
+    weigh,
 };
 use db_cache::{Answer, Begin, Fetch, Key, Lead, Outcome};
 use db_core::{Result, Want};
@@ -53,7 +54,7 @@ where
     let Some(key) = job.key else {
         return Ok(own(S::keep(decoded(job.alone().await?, decode)?)));
     };
-    match cache.begin::<S::Stored>(&job.request(key)).await? {
+    match job.begin::<S::Stored>(cache, key).await? {
         Begin::Hit(answer) => {
             job.gave(answer.read_by());
             Ok(Some(answer))
@@ -99,7 +100,7 @@ where
             },
         },
     };
-    let bytes = job::bytes::<V>(&rows);
+    let bytes = weigh::bytes::<V>(&rows);
     match decoded(rows, decode) {
         Ok(values) => Ok(filled::<V, S>(lead, values, bytes)),
         Err(error) => lead.fail(error),

@@ -1,21 +1,18 @@
 //! One call of a cached query: its key, its read, and what of its rows is kept.
 
-use crate::{
-    Db,
-    cached::{Cached, query},
-};
-use db_cache::{Answer, Fetch, Freshness, Key, Lead, Policy, Request};
-use db_core::{Call, CausalError, CausalSession, LimitOrigin, Result, Rows, Statement, Target, row_bytes};
+use crate::{cached::Cached, db::Inner};
+use db_cache::{Answer, Begin, Cache, Fetch, Freshness, Key, Lead, Policy, Request};
+use db_core::{Call, CausalError, CausalSession, LimitOrigin, Result, Rows, Statement, Target};
 use sqlx::postgres::PgRow;
 use std::{any::TypeId, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 /// A statement with everything that decides how it is answered. Owns all of it, so that it can go on in the background.
 pub(crate) struct Job {
-    pub(crate) db: Db,
-    pub(crate) call: Call,
-    pub(crate) statement: Statement,
-    pub(crate) policy: Policy,
+    inner: Arc<Inner>,
+    call: Call,
+    statement: Statement,
+    policy: Policy,
     pub(crate) key: Option<Key>,
     /// The caller's session; reads for all who wait run in one of their own.
     session: Option<Arc<CausalSession>>,
@@ -29,21 +26,20 @@ const LAG: u32 = 10;
 impl Job {
     /// `shape` is `None` for what must not be answered from memory.
     pub(crate) fn new(cached: &Cached, statement: Statement, fetch: Fetch, shape: Option<[TypeId; 2]>) -> Self {
-        let db = &cached.db;
-        let statement = db.inner.telemetry.tagging.on(statement);
+        let (db, inner) = (&cached.db, &cached.db.inner);
+        let mut statement = inner.telemetry.tagging.on(statement);
         let mut call = db.wishes();
         call.statement = Some(statement.facts().fingerprint());
         let mut policy = cached.policy.clone();
         let mut asked = true;
         if cached.by_class {
-            policy.ttl = db
-                .inner
+            policy.ttl = inner
                 .cached
-                .policy(&statement, || db.inner.timeouts.limits(call.class).cache_ttl);
+                .policy(&statement, || inner.timeouts.limits(call.class).cache_ttl);
             asked = policy.ttl.is_some();
         }
         let session = call.session.take();
-        let since = match session.as_deref().map_or(Ok(None), |session| needs(db, session)) {
+        let since = match session.as_deref().map_or(Ok(None), |session| needs(inner, session)) {
             Ok(since) => since,
             // A read says it, too.
             Err(_) => {
@@ -52,19 +48,15 @@ impl Job {
             }
         };
         let key = shape.filter(|_| asked).map(|[value, mapper]| {
-            let mut key = db
-                .inner
-                .cached
-                .seed()
-                .key()
-                .maybe(call.tenant.as_ref().map(|tenant| tenant.id().as_bytes()))
+            let mut key = inner.cached.seed().key();
+            key.maybe(call.tenant.as_ref().map(|tenant| tenant.id().as_bytes()))
                 .of_type(value)
                 .of_type(mapper)
                 .fetch(fetch);
             for tag in &policy.tags {
-                key = key.bytes(tag.as_bytes());
+                key.bytes(tag.as_bytes());
             }
-            key.bytes(statement.sql().as_bytes()).finish(&statement.arguments())
+            key.statement(&mut statement)
         });
         call.session = match (&session, key) {
             // What comes of it is for others as well, and may run on after its caller has gone.
@@ -72,7 +64,7 @@ impl Job {
             _ => session.clone(),
         };
         Self {
-            db: db.clone(),
+            inner: Arc::clone(inner),
             call,
             statement,
             policy,
@@ -82,23 +74,32 @@ impl Job {
         }
     }
 
-    pub(crate) fn request(&self, key: Key) -> Request<'_> {
+    fn request(&self, key: Key) -> Request<'_> {
         let mut request = Request::new(key, self.statement.facts(), &self.policy);
         request.class = self.call.class;
         request.since = self.since;
         if self.may_lag() {
-            let config = self.db.inner.cached.cache.config();
+            let config = self.inner.cached.cache.config();
             let ttl = self.policy.ttl.unwrap_or(config.ttl);
             let negative = self.policy.negative_ttl.unwrap_or(config.negative_ttl);
             request.lag = ttl.min(negative) / LAG;
         }
-        request.limit = Some(self.limit());
         request
+    }
+
+    /// The answer, where there is one; the limits of the wait for one are only looked up where there is not.
+    pub(crate) async fn begin<T: Send + Sync + 'static>(&self, cache: &Cache, key: Key) -> Result<Begin<T>> {
+        let mut request = self.request(key);
+        if let Some(hit) = cache.hit(&request) {
+            return Ok(hit);
+        }
+        request.limit = Some(self.limit());
+        cache.begin(&request).await
     }
 
     /// How long the caller waits for another caller's read; its own is limited below.
     fn limit(&self) -> (Duration, LimitOrigin) {
-        let class = self.db.inner.timeouts.limits(self.call.class).timeout;
+        let class = self.inner.timeouts.limits(self.call.class).timeout;
         let mut limit = (class, LimitOrigin::Class);
         if let Some(timeout) = self.call.timeout.filter(|timeout| *timeout < limit.0) {
             limit = (timeout, LimitOrigin::Call);
@@ -114,7 +115,7 @@ impl Job {
 
     /// Whether a replica may be read: one that shows what is asked of it.
     fn may_lag(&self) -> bool {
-        let inner = &self.db.inner;
+        let inner = &*self.inner;
         inner.replicas.cluster().is_active() && self.call.target != Target::Primary && !inner.cached.has_lent()
     }
 
@@ -137,11 +138,11 @@ impl Job {
 
     async fn run(&self, target: Target) -> Result<Vec<PgRow>> {
         let rows: Rows = if target == self.call.target {
-            self.db.inner.stack.call(&self.call, &self.statement).await?
+            self.inner.stack.call(&self.call, &self.statement).await?
         } else {
             let mut call = self.call.clone();
             call.target = target;
-            self.db.inner.stack.call(&call, &self.statement).await?
+            self.inner.stack.call(&call, &self.statement).await?
         };
         Ok(rows.rows)
     }
@@ -156,9 +157,9 @@ impl Job {
 
 /// A moment before which everything was committed that the session has seen, as far as it is known without asking
 /// anybody.
-fn needs(db: &Db, session: &CausalSession) -> Result<Option<Instant>, CausalError> {
+fn needs(inner: &Inner, session: &CausalSession) -> Result<Option<Instant>, CausalError> {
     let seen = session.seen();
-    let cluster = db.inner.replicas.cluster();
+    let cluster = inner.replicas.cluster();
     if !cluster.is_active() {
         return Ok(seen.ran.max(seen.brought.map(|(_, at)| at)));
     }
@@ -171,16 +172,6 @@ fn needs(db: &Db, session: &CausalSession) -> Result<Option<Instant>, CausalErro
         None => None,
     };
     Ok(seen.ran.max(brought))
-}
-
-/// About what values of this type take that were made of these rows.
-pub(crate) fn bytes<V: 'static>(rows: &[PgRow]) -> usize {
-    let values: usize = rows.iter().map(row_bytes).sum();
-    if query::is_row::<V>() {
-        (values + rows.len() * query::ROW).max(query::READ_BUFFER)
-    } else {
-        values + rows.len() * size_of::<V>()
-    }
 }
 
 /// How much of a result a caller takes, and what of it is kept.

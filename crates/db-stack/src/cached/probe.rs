@@ -5,7 +5,8 @@
 use crate::cached::{
     CacheableQuery, Cached,
     fetch::filled,
-    job::{self, Job, Shape, own},
+    job::{Job, Shape, own},
+    weigh,
 };
 use async_stream::try_stream;
 use db_cache::{Answer, Begin, Fetch, Key, Lead, Outcome};
@@ -58,7 +59,7 @@ impl<'a, Q: CacheableQuery, S: Shape<Q::Value>> Probe<'a, Q, S> {
                 cached,
                 fetch: S::FETCH,
                 shape: Q::shape(),
-                bytes: job::bytes::<Q::Value>,
+                bytes: weigh::bytes::<Q::Value>,
                 met: Mutex::new(None),
                 only_key: false,
             },
@@ -97,7 +98,7 @@ impl<T: Stored> ProbeOf<'_, T> {
             return Ok(self.met(Met::Key(job.key)));
         }
         let begun = match job.key {
-            Some(key) => self.cached.db.cache_engine().begin::<T>(&job.request(key)).await?,
+            Some(key) => job.begin::<T>(self.cached.db.cache_engine(), key).await?,
             None => return self.alone(&job).await,
         };
         let (fallback, lead) = match begun {
