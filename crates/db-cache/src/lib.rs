@@ -54,6 +54,7 @@ mod request;
 mod serve;
 mod signal;
 mod store;
+mod tier;
 mod versions;
 mod watch;
 mod writes;
@@ -69,5 +70,8 @@ pub use lead::{Lead, Outcome, is_outage};
 pub use listener::CHANNEL;
 pub use request::{Begin, Policy, Request};
 pub use store::allocated;
+#[cfg(feature = "redis")]
+pub use tier::RedisTier;
+pub use tier::{Kept, Sharing, Tier, TierError, TierStats};
 pub use watch::{UNWATCH_SQL, WATCH_SQL};
 pub use writes::{TransactionWrites, Writer, Writing, Wrote};

@@ -49,6 +49,9 @@ pub struct Request<'a> {
     pub facts: &'a StatementFacts,
     /// The times and tags.
     pub policy: &'a Policy,
+    /// The same answer's key for the store that is shared with other processes: [`Cache::shared_key`]. It holds everything
+    /// that decides the answer but for what the server says of the session. Default: it is not shared.
+    pub shared: Option<Key>,
     /// The answer must show everything that was committed before this moment. Default: nothing of the kind.
     pub since: Option<Instant>,
     /// How far behind the node may be that is read, as long as it shows the latest write that was heard of; the answer
@@ -67,6 +70,7 @@ impl<'a> Request<'a> {
             key,
             facts,
             policy,
+            shared: None,
             since: None,
             lag: Duration::ZERO,
             class: QueryClass::default(),
@@ -298,6 +302,8 @@ impl Cache {
         match landing {
             Landing::Lead(leading) => lead(Some(leading)),
             Landing::Alone => lead(None),
+            // Another process had read it before something that this caller has seen.
+            Landing::Entry(entry) if request.since.is_some_and(|since| entry.shows < since) => lead(None),
             Landing::Entry(entry) => {
                 entry.book.coalesced.fetch_add(1, Relaxed);
                 let statement = request.statement();

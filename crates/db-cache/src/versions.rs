@@ -27,6 +27,11 @@ impl Place {
         Self(1 + oid % PLACES as u32)
     }
 
+    /// The same in every process.
+    pub(crate) fn number(self) -> u32 {
+        self.0
+    }
+
     /// A caller's tag.
     pub(crate) fn tag(tag: &str) -> Self {
         // Always the same for one tag within a process, which is all that counts.
@@ -167,6 +172,11 @@ impl Snapshot {
     pub(crate) fn bytes(&self) -> usize {
         // Two blocks: itself with its counts, and the list.
         allocated(2 * size_of::<usize>() + size_of::<Self>()) + allocated(size_of_val(&*self.seen))
+    }
+
+    /// Whether nobody could write at any moment when it was taken, and no write was in doubt.
+    pub(crate) fn is_storable(&self) -> bool {
+        self.storable
     }
 
     /// When the latest of the places had been written when it was taken; at the earliest the start of the cache.

@@ -2,7 +2,7 @@
 
 use crate::{cached::Cached, db::Inner};
 use db_cache::{Answer, Begin, Cache, Fetch, Freshness, Key, Lead, Policy, Request};
-use db_core::{Call, CausalError, CausalSession, LimitOrigin, Result, Rows, Statement, Target};
+use db_core::{Call, CausalError, CausalSession, LimitOrigin, Result, Rows, Statement, Target, Tenant};
 use sqlx::postgres::PgRow;
 use std::{any::TypeId, sync::Arc, time::Duration};
 use tokio::time::Instant;
@@ -14,6 +14,8 @@ pub(crate) struct Job {
     statement: Statement,
     policy: Policy,
     pub(crate) key: Option<Key>,
+    /// The same for the store that processes share.
+    shared: Option<Key>,
     /// The caller's session; reads for all who wait run in one of their own.
     session: Option<Arc<CausalSession>>,
     /// What the answer must show: everything that was committed before.
@@ -25,7 +27,14 @@ const LAG: u32 = 10;
 
 impl Job {
     /// `shape` is `None` for what must not be answered from memory.
-    pub(crate) fn new(cached: &Cached, statement: Statement, fetch: Fetch, shape: Option<[TypeId; 2]>) -> Self {
+    /// With `name`, the answer is shared under it with other processes.
+    pub(crate) fn new(
+        cached: &Cached,
+        statement: Statement,
+        fetch: Fetch,
+        shape: Option<[TypeId; 2]>,
+        name: Option<&str>,
+    ) -> Self {
         let (db, inner) = (&cached.db, &cached.db.inner);
         let mut statement = inner.telemetry.tagging.on(statement);
         let mut call = db.wishes();
@@ -58,6 +67,16 @@ impl Job {
             }
             key.statement(&mut statement)
         });
+        let shared = name.zip(key).and_then(|(name, _)| {
+            let mut key = inner.cached.cache.shared_key()?;
+            let tenant = call.tenant.as_ref();
+            let confined = tenant.and_then(Tenant::begin);
+            key.bytes(name.as_bytes())
+                .maybe(tenant.map(|tenant| tenant.id().as_bytes()))
+                .maybe(confined.as_ref().map(|begin| begin.as_str().as_bytes()))
+                .fetch(fetch);
+            Some(key.statement(&mut statement))
+        });
         call.session = match (&session, key) {
             // What comes of it is for others as well, and may run on after its caller has gone.
             (Some(session), Some(_)) => Some(Arc::new(CausalSession::from_seen(session.seen()))),
@@ -69,6 +88,7 @@ impl Job {
             statement,
             policy,
             key,
+            shared,
             session,
             since,
         }
@@ -78,6 +98,7 @@ impl Job {
         let mut request = Request::new(key, self.statement.facts(), &self.policy);
         request.class = self.call.class;
         request.since = self.since;
+        request.shared = self.shared;
         if self.may_lag() {
             let config = self.inner.cached.cache.config();
             let ttl = self.policy.ttl.unwrap_or(config.ttl);
