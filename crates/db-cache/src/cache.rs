@@ -225,9 +225,10 @@ impl Shared {
         self.asked.fetch_max(micros.saturating_add(1), Ordering::SeqCst);
     }
 
-    /// The moment after which an answer must have been read that another process has.
-    pub(crate) fn asked_at(&self) -> Instant {
-        self.start + Duration::from_micros(self.asked.load(Ordering::SeqCst))
+    /// Whether an answer that another process read at `born` is one that somebody here has asked to be dropped.
+    pub(crate) fn asked_since(&self, born: Instant) -> bool {
+        let micros = self.asked.load(Ordering::SeqCst);
+        micros != 0 && born <= self.start + Duration::from_micros(micros)
     }
 
     /// What an answer to this statement depends on, and whether the server tells of every write of it.
@@ -257,7 +258,7 @@ impl Shared {
             Effect::Nothing => {}
             Effect::Tables(tables) => {
                 for oid in tables {
-                    self.versions.written(Place::table(*oid));
+                    self.moved(Place::table(*oid), reason);
                 }
                 self.tell_dropped(reason, Some(u32::try_from(tables.len()).unwrap_or(u32::MAX)));
             }
@@ -296,13 +297,20 @@ impl Shared {
         self.tell_dropped(CacheDrop::InDoubt, None);
     }
 
+    fn moved(&self, place: Place, reason: CacheDrop) {
+        match reason {
+            CacheDrop::Notified | CacheDrop::Gap => self.versions.heard(place),
+            _ => self.versions.written(place),
+        }
+    }
+
     pub(crate) fn drop_place(&self, place: Place, reason: CacheDrop) {
         self.versions.written(place);
         self.tell_dropped(reason, Some(1));
     }
 
     pub(crate) fn drop_all(&self, reason: CacheDrop) {
-        self.versions.written(Place::ALL);
+        self.moved(Place::ALL, reason);
         self.tell_dropped(reason, None);
     }
 

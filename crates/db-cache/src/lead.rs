@@ -117,7 +117,7 @@ impl Lead {
         };
         let born = now.checked_sub(found.age)?;
         let value = found.value().map(decode);
-        if found.age >= ttl || born <= cache.shared.asked_at() || matches!(value, Some(None)) {
+        if found.age >= ttl || cache.shared.asked_since(born) || matches!(value, Some(None)) {
             tier.refused();
             return None;
         }

@@ -33,7 +33,7 @@ const SESSION: &str = "SELECT concat_ws(E'\\n', current_database(), session_user
        'TimeZone', 'timezone_abbreviations', 'DateStyle', 'IntervalStyle', 'extra_float_digits', 'bytea_output', \
        'lc_monetary', 'lc_numeric', 'lc_time', 'xmlbinary', 'xmloption', 'row_security', 'client_encoding', \
        'default_text_search_config', 'array_nulls', 'standard_conforming_strings', 'transform_null_equals', \
-       'quote_all_identifiers') OR name LIKE '%.%'))";
+       'quote_all_identifiers') OR (name LIKE '%.%' AND source <> 'default')))";
 
 const RELATIONS: &str = "SELECT c.oid::int8, n.nspname::text, c.relname::text, c.relkind::text, \
     CASE WHEN c.relkind = 'v' THEN pg_get_viewdef(c.oid) END, \

@@ -34,10 +34,8 @@ impl cache::Shared {
             return None;
         };
         let heard = self.signals.heard_all_before().filter(|heard| {
-            let needs = request
-                .since
-                .map_or(snapshot.written(), |since| since.max(snapshot.written()));
-            *heard >= needs
+            let unheard = snapshot.unheard();
+            *heard >= request.since.map_or(unheard, |since| since.max(unheard))
         });
         if heard.is_none() {
             tier.behind();

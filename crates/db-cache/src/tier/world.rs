@@ -28,7 +28,7 @@ pub(crate) struct Count {
     pub(crate) heard: u64,
     /// By place, which notification was the last one about it. Bounded by the number of places.
     pub(crate) last: BTreeMap<u32, u64>,
-    /// Whether the answers to its own hello are in.
+    /// Whether the answers to the hello of whoever counts are in.
     pub(crate) settled: bool,
 }
 
@@ -37,7 +37,11 @@ pub(crate) struct World(Mutex<State>);
 
 #[derive(Default)]
 struct State {
+    /// The hello that waits for answers.
     calling: Option<u128>,
+    /// What has been counted since this process's last hello.
+    own: Option<Count>,
+    /// The count that names are made of: its own, or one that was taken up from others.
     count: Option<Count>,
 }
 
@@ -51,12 +55,11 @@ pub(crate) enum Heard {
 }
 
 impl World {
-    /// This process listens, and is about to say hello.
+    /// This process listens, and is about to say hello. What it counted before goes on.
     pub(crate) fn call(&self, nonce: u128) {
-        *self.0.lock() = State {
-            calling: Some(nonce),
-            count: None,
-        };
+        let mut state = self.0.lock();
+        state.calling = Some(nonce);
+        state.own = None;
     }
 
     /// It no longer listens.
@@ -66,7 +69,8 @@ impl World {
 
     /// A notification about this place. To be told before anybody can act on it.
     pub(crate) fn told(&self, place: Place) {
-        if let Some(count) = &mut self.0.lock().count {
+        let State { own, count, .. } = &mut *self.0.lock();
+        for count in [own, count].into_iter().flatten() {
             count.heard += 1;
             count.last.insert(place.number(), count.heard);
         }
@@ -75,11 +79,11 @@ impl World {
     pub(crate) fn hello(&self, nonce: u128, since: i64) -> Heard {
         let mut state = self.0.lock();
         if state.calling == Some(nonce) {
-            if state.count.is_some() {
+            if state.own.is_some() {
                 // Said twice, by somebody else: the count began at the first.
                 return Heard::Nothing;
             }
-            state.count = Some(Count {
+            state.own = Some(Count {
                 base: Base { since, nonce },
                 heard: 0,
                 last: BTreeMap::new(),
@@ -87,7 +91,7 @@ impl World {
             });
             return Heard::Own;
         }
-        match &state.count {
+        match state.count.as_ref().or(state.own.as_ref()) {
             Some(count) => Heard::Other(count.clone()),
             None => Heard::Nothing,
         }
@@ -96,36 +100,49 @@ impl World {
     /// The hello that waits for answers.
     pub(crate) fn calling(&self) -> Option<u128> {
         let state = self.0.lock();
-        let open = state.count.as_ref().is_some_and(|count| !count.settled);
-        state.calling.filter(|_| open)
+        state.calling.filter(|_| state.own.is_some())
     }
 
-    /// Takes up the best of the answers to this hello: of those who are settled, else of those who said hello before.
-    /// Without `last`, only of those who are settled. Returns whether it is settled now.
-    pub(crate) fn adopt(&self, nonce: u128, offers: Vec<Count>, last: bool) -> bool {
+    /// Takes up the best of the answers to this hello: of those who are settled the oldest, if it is older than what there
+    /// is; with `last`, else of those who said hello before. Returns whether that was all, and whether it counts as others
+    /// do.
+    pub(crate) fn adopt(&self, nonce: u128, offers: Vec<Count>, last: bool) -> Option<bool> {
         let mut state = self.0.lock();
-        if state.calling != Some(nonce) {
-            // Another hello has been said since.
-            return true;
-        }
-        let Some(own) = &mut state.count else { return true };
+        let State { calling, own, count } = &mut *state;
+        let Some(own) = own.as_ref().filter(|_| *calling == Some(nonce)) else {
+            // Another hello has been said since, or nobody listens any more.
+            return Some(true);
+        };
+        let others = offers.iter().any(|offer| offer.settled);
         let best = offers.into_iter().min_by_key(|offer| (!offer.settled, offer.base));
+        let known = count.as_ref().map(|count| count.base);
         match best {
-            Some(offer) if offer.settled || (last && offer.base < own.base) => *own = offer.followed_by(own),
-            _ if last => own.settled = true,
-            _ => {}
+            Some(offer) if offer.settled && known.is_none_or(|base| offer.base < base) => {
+                *count = Some(offer.followed_by(own));
+            }
+            _ if others => {}
+            Some(offer) if last && known.is_none() && offer.base < own.base => *count = Some(offer.followed_by(own)),
+            _ if last && known.is_none() => {
+                *count = Some(Count {
+                    settled: true,
+                    ..own.clone()
+                })
+            }
+            _ if last => {}
+            _ => return None,
         }
-        own.settled
+        *calling = None;
+        Some(others)
     }
 
     pub(crate) fn joined(&self) -> bool {
-        self.0.lock().count.as_ref().is_some_and(|count| count.settled)
+        self.0.lock().count.is_some()
     }
 
     /// The name of this point for what depends on these places, sorted; `None` as long as others would name it otherwise.
     pub(crate) fn name(&self, places: &[Place]) -> Option<Vec<u8>> {
         let state = self.0.lock();
-        let count = state.count.as_ref().filter(|count| count.settled)?;
+        let count = state.count.as_ref()?;
         let mut name = Vec::with_capacity(24 + 12 * (places.len() + 1));
         name.extend_from_slice(&count.base.since.to_le_bytes());
         name.extend_from_slice(&count.base.nonce.to_le_bytes());
@@ -214,8 +231,8 @@ mod tests {
         let places = [Place::table(7)];
         let none = hello(&a, 1, 100, &[]);
         assert!(a.name(&places).is_none(), "it has not heard from others yet");
-        assert!(!a.adopt(1, none.clone(), false));
-        assert!(a.adopt(1, none, true));
+        assert_eq!(a.adopt(1, none.clone(), false), None);
+        assert_eq!(a.adopt(1, none, true), Some(false), "nobody else is there");
         hear(&[&a], 7);
         let before = a.name(&places).unwrap();
         hear(&[&a], 7);
@@ -224,7 +241,7 @@ mod tests {
         let at_seven = a.name(&places).unwrap();
         let answers = hello(&b, 2, 200, &[&a]);
         hear(&[&a, &b], 9);
-        assert!(b.adopt(2, answers, false));
+        assert_eq!(b.adopt(2, answers, false), Some(true));
         assert_eq!(b.name(&places).unwrap(), at_seven, "nothing was written there since");
         hear(&[&a, &b], 7);
         assert_eq!(a.name(&places), b.name(&places));
@@ -241,7 +258,7 @@ mod tests {
             hear(&worlds.iter().collect::<Vec<_>>(), 3);
         }
         for (at, answers) in answers.into_iter().enumerate() {
-            assert!(worlds[at].adopt(at as u128 + 1, answers, true));
+            assert!(worlds[at].adopt(at as u128 + 1, answers, true).is_some());
         }
         let names: Vec<_> = worlds.iter().map(|world| world.name(&[Place::table(3)])).collect();
         assert!(
@@ -260,6 +277,31 @@ mod tests {
         assert_ne!(a.name(&[]), b.name(&[]));
         a.lost();
         assert_eq!(a.name(&[]), None);
+    }
+
+    #[test]
+    fn who_got_no_word_asks_again_and_keeps_the_older_count() {
+        let (a, b) = (World::default(), World::default());
+        hello(&a, 1, 1, &[]);
+        a.adopt(1, Vec::new(), true);
+        hello(&b, 2, 2, &[&a]);
+        b.adopt(2, Vec::new(), true);
+        hear(&[&a, &b], 7);
+        let places = [Place::table(7)];
+        let before = b.name(&places);
+        let answers = hello(&b, 3, 3, &[&a]);
+        assert_eq!(b.name(&places), before, "until then it counts on");
+        hear(&[&a, &b], 7);
+        assert_eq!(b.adopt(3, answers, false), Some(true));
+        assert_eq!(a.name(&places), b.name(&places));
+        // The older one does not take up the newer one's.
+        let c = World::default();
+        hello(&c, 9, 9, &[]);
+        c.adopt(9, Vec::new(), true);
+        let name = a.name(&places);
+        let answers = hello(&a, 4, 4, &[&c]);
+        assert_eq!(a.adopt(4, answers, true), Some(true));
+        assert_eq!(a.name(&places), name);
     }
 
     proptest! {
