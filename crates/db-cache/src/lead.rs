@@ -71,16 +71,14 @@ impl Lead {
         let book = shared
             .books
             .book(request.statement(), shared.config.load().max_statements);
-        book.misses.fetch_add(1, Relaxed);
-        let statement = request.statement();
-        shared.observers.tell(|| Event::CacheMiss { statement });
         let stand = leading
             .as_ref()
             .and_then(|leading| shared.stand(request, leading.snapshot()));
-        Self {
+        let may_look = stand.as_ref().is_some_and(|stand| stand.heard.is_some());
+        let lead = Self {
             cache: cache.clone(),
             key: request.key,
-            statement,
+            statement: request.statement(),
             times,
             watched,
             leading,
@@ -89,7 +87,18 @@ impl Lead {
             started: Instant::now(),
             stand,
             encoded: None,
+        };
+        if !may_look {
+            lead.missed();
         }
+        lead
+    }
+
+    /// It is read from the database.
+    fn missed(&self) {
+        self.book.misses.fetch_add(1, Relaxed);
+        let statement = self.statement;
+        self.cache.shared.observers.tell(|| Event::CacheMiss { statement });
     }
 
     /// Whether the answer is shared with other processes: then it is worth a look, and worth being encoded.
@@ -105,34 +114,43 @@ impl Lead {
         &mut self,
         decode: impl FnOnce(&[u8]) -> Option<T>,
     ) -> Option<Option<Answer<T>>> {
+        let heard = self.stand.as_ref()?.heard?;
+        let out = self.found(heard, decode).await;
+        if out.is_none() {
+            self.missed();
+        }
+        out
+    }
+
+    async fn found<T: Any + Send + Sync>(
+        &mut self,
+        heard: Instant,
+        decode: impl FnOnce(&[u8]) -> Option<T>,
+    ) -> Option<Option<Answer<T>>> {
         let cache = self.cache.clone();
         let tier = cache.shared.tier.get()?;
-        let stand = self.stand.as_ref()?;
-        let heard = stand.heard?;
-        let found = tier.get(stand).await?;
+        let found = tier.get(self.stand.as_ref()?).await?;
         let now = Instant::now();
         let ttl = match found.value() {
             Some(_) => self.times.ttl,
             None => self.times.negative,
         };
-        let born = now.checked_sub(found.age)?;
+        let (age, born) = (found.age, now.checked_sub(found.age)?);
         let value = found.value().map(decode);
-        if found.age >= ttl || cache.shared.asked_since(born) || matches!(value, Some(None)) {
+        if age >= ttl || cache.shared.asked_since(born) || matches!(value, Some(None)) {
             tier.refused();
             return None;
         }
         let value = value.flatten().map(Arc::new);
         tier.hit();
         self.book.shared.fetch_add(1, Relaxed);
-        self.book.misses.fetch_sub(1, Relaxed);
-        let age = found.age;
         let statement = self.statement;
         cache.shared.observers.tell(|| Event::CacheHit {
             statement,
             age,
             stale: false,
         });
-        // It may have been written between this look and its end: what was read is then as old as it was before.
+        // What lies there already need not be put there.
         self.stand = None;
         self.keep(New {
             value: value.clone().map(|value| value as Value),
