@@ -44,6 +44,7 @@ struct New {
     value: Option<Value>,
     weight: u32,
     ttl: Duration,
+    negative: bool,
     born: Instant,
     shows: Instant,
 }
@@ -131,10 +132,8 @@ impl Lead {
         let tier = cache.shared.tier.get()?;
         let found = tier.get(self.stand.as_ref()?).await?;
         let now = Instant::now();
-        let ttl = match found.value() {
-            Some(_) => self.times.ttl,
-            None => self.times.negative,
-        };
+        let negative = found.negative;
+        let ttl = if negative { self.times.negative } else { self.times.ttl };
         let (age, born) = (found.age, now.checked_sub(found.age)?);
         let value = found.value().map(decode);
         if age >= ttl || cache.shared.asked_since(born) || matches!(value, Some(None)) {
@@ -156,6 +155,7 @@ impl Lead {
             value: value.clone().map(|value| value as Value),
             weight: found.weight,
             ttl,
+            negative,
             born,
             shows: heard.max(born),
         });
@@ -190,18 +190,18 @@ impl Lead {
     /// since the read began, and given to all who wait.
     pub fn fill<T: Any + Send + Sync>(mut self, value: Arc<T>, bytes: usize, negative: bool) -> Answer<T> {
         let ttl = if negative { self.times.negative } else { self.times.ttl };
-        self.read(Some(Arc::clone(&value) as Value), bytes, ttl);
+        self.read(Some(Arc::clone(&value) as Value), bytes, ttl, negative);
         Answer::new(value, Duration::ZERO, Freshness::Read)
     }
 
     /// There is no such row.
     pub fn nothing(mut self) {
         let ttl = self.times.negative;
-        self.read(None, 0, ttl);
+        self.read(None, 0, ttl, true);
     }
 
     /// It was read from the database.
-    fn read(&mut self, value: Option<Value>, bytes: usize, ttl: Duration) {
+    fn read(&mut self, value: Option<Value>, bytes: usize, ttl: Duration, negative: bool) {
         self.cache.shared.signals.well();
         self.book.filled(self.started.elapsed());
         // Nobody joined: it failed for its first reader, and the answer of this one is its own.
@@ -211,6 +211,7 @@ impl Lead {
             value,
             weight: store::weight(bytes + leading.snapshot().bytes()),
             ttl,
+            negative,
             born: since,
             shows: since,
         };
@@ -242,7 +243,7 @@ impl Lead {
         match (fits, current) {
             (true, true) => {
                 shared.store.load().insert(self.key, Arc::clone(&entry));
-                self.put(&entry, new.ttl);
+                self.put(&entry, new.ttl, new.negative);
             }
             (false, _) => _ = shared.books.too_large.fetch_add(1, Relaxed),
             (true, false) => _ = shared.books.outdated.fetch_add(1, Relaxed),
@@ -257,7 +258,7 @@ impl Lead {
     }
 
     /// Puts an answer that was read here where other processes find it.
-    fn put(&self, entry: &Entry, ttl: Duration) {
+    fn put(&self, entry: &Entry, ttl: Duration, negative: bool) {
         let (Some(tier), Some(stand)) = (self.cache.shared.tier.get(), &self.stand) else {
             return;
         };
@@ -274,6 +275,7 @@ impl Lead {
                 age,
                 keep,
                 weight: entry.weight,
+                negative,
             },
         );
     }

@@ -50,6 +50,10 @@ where
         let silent = match opened {
             Ok(Some((mut listener, pid))) => {
                 pause = RECONNECT.0;
+                if let Some(tier) = shared.tier.get() {
+                    // What was counted until now lacks what was missed, also where nobody saw the end of that.
+                    tier.world.lost();
+                }
                 // From here on every commit is heard of; those before are what was missed.
                 shared.drop_all(CacheDrop::Gap);
                 shared.signals.heard(Instant::now(), lease(cache));

@@ -20,6 +20,8 @@ pub(crate) struct Sent<'a> {
     pub(crate) keep: Duration,
     /// What its value takes in memory.
     pub(crate) weight: u32,
+    /// It says that there is nothing.
+    pub(crate) negative: bool,
 }
 
 /// An answer from the store.
@@ -30,6 +32,8 @@ pub(crate) struct Found {
     /// machine's say.
     pub(crate) age: Duration,
     pub(crate) weight: u32,
+    /// It says that there is nothing.
+    pub(crate) negative: bool,
 }
 
 impl Sent<'_> {
@@ -39,7 +43,7 @@ impl Sent<'_> {
             bytes.extend_from_slice(&millis(time).to_le_bytes());
         }
         bytes.extend_from_slice(&self.weight.to_le_bytes());
-        bytes.push(u8::from(self.value.is_some()));
+        bytes.push(u8::from(self.value.is_some()) | u8::from(self.negative) << 1);
         bytes.extend_from_slice(self.value.unwrap_or_default());
         bytes
     }
@@ -52,19 +56,24 @@ impl Found {
         let (keep, rest) = rest.split_first_chunk()?;
         let (born, rest) = rest.split_first_chunk()?;
         let (weight, rest) = rest.split_first_chunk()?;
-        rest.first()?;
+        let negative = rest.first()? & 2 != 0;
         let time = |millis: &[u8; 8]| Duration::from_millis(u64::from_le_bytes(*millis));
         let by_store = time(age).checked_add(time(keep).saturating_sub(kept.left))?;
         let by_clock = unix().saturating_sub(time(born));
         // What was rounded down on the way.
         let age = by_store.max(by_clock) + Duration::from_millis(2);
         let weight = u32::from_le_bytes(*weight);
-        Some(Self { age, weight, frame })
+        Some(Self {
+            age,
+            weight,
+            negative,
+            frame,
+        })
     }
 
     /// `None`: there is no such row.
     pub(crate) fn value(&self) -> Option<&[u8]> {
-        (self.frame[HEAD - 1] == 1).then(|| &self.frame[HEAD..])
+        (self.frame[HEAD - 1] & 1 != 0).then(|| &self.frame[HEAD..])
     }
 }
 
@@ -116,6 +125,7 @@ mod tests {
             age: SECOND,
             keep: 10 * SECOND,
             weight: 77,
+            negative: value.is_none(),
         };
         Kept {
             bytes: sealed(&SECRET, key, sent.encode()),
@@ -129,9 +139,9 @@ mod tests {
         assert_eq!((found.value(), found.weight), (Some(&b"value"[..]), 77));
         assert!((4 * SECOND..5 * SECOND).contains(&found.age), "{:?}", found.age);
         let nothing = Found::open(&SECRET, "k", kept(None, "k", 10 * SECOND)).unwrap();
-        assert_eq!(nothing.value(), None);
+        assert_eq!((nothing.value(), nothing.negative), (None, true));
         let empty = Found::open(&SECRET, "k", kept(Some(b""), "k", 10 * SECOND)).unwrap();
-        assert_eq!(empty.value(), Some(&b""[..]));
+        assert_eq!((empty.value(), empty.negative), (Some(&b""[..]), false));
     }
 
     #[test]
