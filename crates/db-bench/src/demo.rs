@@ -8,6 +8,7 @@ mod faults;
 mod forgetful;
 mod lagging;
 mod ledger;
+mod market;
 mod outages;
 mod progress;
 mod report;
@@ -31,6 +32,7 @@ use crate::{
         faults::Killer,
         forgetful::Forgotten,
         ledger::{Audit, Money},
+        market::Market,
         outages::Outage,
         progress::Progress,
         report::Report,
@@ -64,6 +66,9 @@ pub(crate) struct Args {
 
 /// The first signal ends the workload early, with its table; the second one drops everything.
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    if let Some(outcome) = market::child().await {
+        return outcome;
+    }
     let mut signals = Signals::watch()?;
     let (stop, stopped) = watch::channel(false);
     let mut demo = pin!(play(args, stopped));
@@ -83,9 +88,10 @@ async fn play(args: Args, mut stopped: watch::Receiver<bool>) -> anyhow::Result<
     };
     let (end, ended) = watch::channel(false);
     let progress = Progress::default();
+    let market = Market::open(&db, &server.url()).await?;
     let mut traders = JoinSet::new();
     for number in 0..args.tasks {
-        let trader = Trader::new(db.clone(), args.seed, number, progress.clone());
+        let trader = Trader::new(db.clone(), args.seed, number, progress.clone(), market.reader());
         traders.spawn(trader.trade(ended.clone()));
     }
     let server = Arc::new(server);
@@ -122,6 +128,7 @@ async fn play(args: Args, mut stopped: watch::Receiver<bool>) -> anyhow::Result<
             report.stats
         )
     })??;
+    report.quotes = market.close(&db).await?;
     let (replica, longest) = lagging.await.context("the task that slows the replica panicked")??;
     report.longest_lag = longest;
     db.close().await;

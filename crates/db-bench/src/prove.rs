@@ -5,6 +5,7 @@ mod alerts;
 mod arrivals;
 mod breaker;
 mod cache_keys;
+mod cache_memory;
 mod cancel;
 mod cancellation;
 mod cardinality;
@@ -149,6 +150,11 @@ const PROOFS: &[Proof] = &[
         name: "cache-keys",
         promise: "different questions never share an answer: statements, arguments, tenants, roles",
         run: |quick| Box::pin(cache_keys::run(quick)),
+    },
+    Proof {
+        name: "cache-memory",
+        promise: "what the cache keeps takes no more than a tenth beyond its limit, ten times its size having passed through",
+        run: |quick| Box::pin(cache_memory::run(quick)),
     },
     Proof {
         name: "causality",

@@ -1,6 +1,6 @@
 //! What is counted: in all, and by statement.
 
-use crate::catalogue::Uncacheable;
+use crate::{catalogue::Uncacheable, tier::TierStats};
 use db_core::{CacheDrop, Fingerprint};
 use parking_lot::RwLock;
 use std::{
@@ -24,6 +24,7 @@ pub(crate) struct Book {
     pub(crate) fills: AtomicU64,
     pub(crate) fill_micros: AtomicU64,
     pub(crate) failed: AtomicU64,
+    pub(crate) shared: AtomicU64,
 }
 
 pub(crate) struct Books {
@@ -129,6 +130,7 @@ impl Book {
             fills: self.fills.load(Relaxed),
             fill_time: Duration::from_micros(self.fill_micros.load(Relaxed)),
             failed: self.failed.load(Relaxed),
+            shared: self.shared.load(Relaxed),
         }
     }
 }
@@ -161,6 +163,8 @@ pub struct CacheStats {
     pub listening: Option<bool>,
     /// Whether the database is known to be in trouble at this moment.
     pub trouble: bool,
+    /// The store that is shared with other processes; `None` without one.
+    pub tier: Option<TierStats>,
 }
 
 /// Calls and how they were answered.
@@ -185,12 +189,14 @@ pub struct CacheCalls {
     pub fill_time: Duration,
     /// Reads that failed.
     pub failed: u64,
+    /// Answered from the store that is shared with other processes.
+    pub shared: u64,
 }
 
 impl CacheCalls {
     /// The share of calls that needed no read of their own, 0..=1; 0 without a call.
     pub fn hit_rate(&self) -> f64 {
-        let served = self.hits + self.stale + self.stale_if_error + self.coalesced;
+        let served = self.hits + self.stale + self.stale_if_error + self.coalesced + self.shared;
         served as f64 / (served + self.misses).max(1) as f64
     }
 
@@ -204,5 +210,6 @@ impl CacheCalls {
         self.fills += other.fills;
         self.fill_time += other.fill_time;
         self.failed += other.failed;
+        self.shared += other.shared;
     }
 }

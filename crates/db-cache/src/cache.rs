@@ -5,9 +5,10 @@ use crate::{
     catalogue::{Catalogue, Effect, Uncacheable},
     config::CacheConfig,
     flight::Flights,
-    key::Key,
+    key::{Key, KeyBuilder},
     signal::Signals,
     store::Store,
+    tier::{self, Sharing},
     versions::{Place, Versions},
 };
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -18,11 +19,12 @@ use db_core::{
 use std::{
     fmt,
     sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
+use tokio::time::Instant;
 
 /// A cache of answers. Cheap to clone; all clones share entries and counts.
 ///
@@ -42,6 +44,12 @@ pub(crate) struct Shared {
     pub(crate) signals: Signals,
     pub(crate) books: Arc<Books>,
     pub(crate) observers: Observers,
+    /// The store that is shared with other processes.
+    pub(crate) tier: OnceLock<tier::Shared>,
+    /// When somebody last asked for answers to be dropped, in microseconds since the start: what others had read before
+    /// is not taken from them.
+    asked: AtomicU64,
+    start: Instant,
     /// Somebody has asked for a cached answer: from then on writes are looked at.
     pub(crate) in_use: AtomicBool,
     served: AtomicBool,
@@ -66,6 +74,9 @@ impl Cache {
             catalogue: ArcSwapOption::empty(),
             books,
             observers,
+            tier: OnceLock::new(),
+            asked: AtomicU64::new(0),
+            start: Instant::now(),
             in_use: AtomicBool::new(false),
             served: AtomicBool::new(false),
             shadowed: AtomicBool::new(false),
@@ -73,6 +84,19 @@ impl Cache {
         Ok(Self {
             shared: Arc::new(shared),
         })
+    }
+
+    /// Shares answers with other processes over a store such as Redis: those of queries that ask for it
+    /// ([`Request::shared`]), as far as every table that they depend on is watched. Needs `cache.listen`. Once; `false` when
+    /// there is a store already.
+    pub fn share(&self, sharing: Sharing) -> bool {
+        let shared = tier::Shared::new(sharing, self.shared.observers.clone());
+        self.shared.tier.set(shared).is_ok()
+    }
+
+    /// Begins the key of an answer that is shared, the same in every process; `None` without a store.
+    pub fn shared_key(&self) -> Option<KeyBuilder> {
+        Some(self.shared.tier.get()?.seed().key())
     }
 
     /// Swaps the settings. A new size begins with an empty store; `listen` is read when the background work starts.
@@ -107,6 +131,7 @@ impl Cache {
         (stats.entries, stats.bytes) = self.shared.store.load().size();
         stats.listening = self.shared.signals.listening();
         stats.trouble = self.shared.signals.trouble();
+        stats.tier = self.shared.tier.get().map(tier::Shared::stats);
         stats
     }
 
@@ -194,6 +219,18 @@ impl Cache {
 }
 
 impl Shared {
+    /// Somebody asked for answers to be dropped: those in the shared store are as old.
+    fn asked(&self) {
+        let micros = u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.asked.fetch_max(micros.saturating_add(1), Ordering::SeqCst);
+    }
+
+    /// Whether an answer that another process read at `born` is one that somebody here has asked to be dropped.
+    pub(crate) fn asked_since(&self, born: Instant) -> bool {
+        let micros = self.asked.load(Ordering::SeqCst);
+        micros != 0 && born <= self.start + Duration::from_micros(micros)
+    }
+
     /// What an answer to this statement depends on, and whether the server tells of every write of it.
     pub(crate) fn places(&self, facts: &StatementFacts, tags: &[Box<str>]) -> Result<(Vec<Place>, bool), Uncacheable> {
         let catalogue = self.catalogue.load();
@@ -221,7 +258,7 @@ impl Shared {
             Effect::Nothing => {}
             Effect::Tables(tables) => {
                 for oid in tables {
-                    self.versions.written(Place::table(*oid));
+                    self.moved(Place::table(*oid), reason);
                 }
                 self.tell_dropped(reason, Some(u32::try_from(tables.len()).unwrap_or(u32::MAX)));
             }
@@ -260,13 +297,20 @@ impl Shared {
         self.tell_dropped(CacheDrop::InDoubt, None);
     }
 
+    fn moved(&self, place: Place, reason: CacheDrop) {
+        match reason {
+            CacheDrop::Notified | CacheDrop::Gap => self.versions.heard(place),
+            _ => self.versions.written(place),
+        }
+    }
+
     pub(crate) fn drop_place(&self, place: Place, reason: CacheDrop) {
         self.versions.written(place);
         self.tell_dropped(reason, Some(1));
     }
 
     pub(crate) fn drop_all(&self, reason: CacheDrop) {
-        self.versions.written(Place::ALL);
+        self.moved(Place::ALL, reason);
         self.tell_dropped(reason, None);
     }
 
@@ -279,6 +323,9 @@ impl Shared {
 
     pub(crate) fn tell_dropped(&self, reason: CacheDrop, what: Option<u32>) {
         self.books.dropped(reason);
+        if reason == CacheDrop::Asked {
+            self.asked();
+        }
         self.observers.tell(|| Event::CacheInvalidated { reason, what });
     }
 }

@@ -8,6 +8,7 @@ mod resolve;
 pub(crate) use effect::Effect;
 pub(crate) use load::STAMP;
 
+use crate::versions::Place;
 use db_core::{StatementFacts, TableName};
 use std::{
     collections::{BTreeSet, HashMap},
@@ -29,6 +30,8 @@ pub(crate) struct Catalogue {
     /// Schemas in the order in which an unqualified name is looked up.
     search_path: Vec<Box<str>>,
     stamp: Box<str>,
+    /// What decides an answer beside the question: the schema, who asks, and how values are written.
+    scope: Box<[u8]>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +60,8 @@ struct Relation {
     children: Vec<u32>,
     /// Tables whose rows follow when rows here are deleted or change their key.
     cascades: Vec<u32>,
+    /// The other way round.
+    follows: Vec<u32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,6 +140,30 @@ impl Catalogue {
     /// A text that changes whenever the schema does.
     pub(crate) fn stamp(&self) -> &str {
         &self.stamp
+    }
+
+    /// What tells this schema, role and session from others, the same in every process.
+    pub(crate) fn scope(&self) -> &[u8] {
+        &self.scope
+    }
+
+    /// The places of all tables whose writes may reach one of these; sorted.
+    pub(crate) fn sources(&self, tables: &[u32]) -> Vec<Place> {
+        let mut reached = BTreeSet::new();
+        let mut open = tables.to_vec();
+        while let Some(oid) = open.pop() {
+            if let Some(relation) = self.relations.get(&oid).filter(|_| reached.insert(oid)) {
+                open.extend(
+                    relation
+                        .parents
+                        .iter()
+                        .chain(&relation.children)
+                        .chain(&relation.follows),
+                );
+            }
+        }
+        let places: BTreeSet<Place> = reached.into_iter().map(Place::table).collect();
+        places.into_iter().collect()
     }
 
     /// Whether another process's write of this table is told to whoever listens.

@@ -14,6 +14,9 @@ pub(crate) struct Entry {
     pub(crate) snapshot: Arc<Snapshot>,
     /// It shows everything that was committed before: its read began then, or was held to that much.
     pub(crate) born: Instant,
+    /// It shows everything of watched tables that was committed before: later than `born` if another process read it, and
+    /// nothing had been heard to be written since.
+    pub(crate) shows: Instant,
     /// When its read had ended: it shows nothing that was committed later.
     pub(crate) read: Instant,
     pub(crate) fresh_for: Duration,
@@ -33,6 +36,8 @@ pub enum Freshness {
     Read,
     /// Read by another caller while this one waited.
     Joined,
+    /// Read by another process, which has left it in the shared store.
+    Shared,
     /// From memory, within its time.
     Fresh,
     /// From memory, past its time, while it is being read again.
@@ -52,17 +57,17 @@ pub struct Answer<T> {
 impl<T> Answer<T> {
     /// A value of this age, whose read ended by now.
     pub fn new(value: Arc<T>, age: Duration, freshness: Freshness) -> Self {
+        Self::read_at(value, age, freshness, Instant::now())
+    }
+
+    /// The same with the moment by which it had been read.
+    pub(crate) fn read_at(value: Arc<T>, age: Duration, freshness: Freshness, read: Instant) -> Self {
         Self {
             value,
             age,
             freshness,
-            read: Instant::now(),
+            read,
         }
-    }
-
-    pub(crate) fn read_at(mut self, read: Instant) -> Self {
-        self.read = read;
-        self
     }
 
     /// The value.

@@ -302,6 +302,7 @@ mod tests {
             value: Some(Arc::new(7)),
             snapshot: Arc::clone(snapshot),
             born: Instant::now(),
+            shows: Instant::now(),
             fresh_for: Duration::ZERO,
             stale_for: Duration::ZERO,
             read: Instant::now(),

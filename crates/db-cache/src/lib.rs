@@ -15,8 +15,8 @@
 //! let cache = Cache::new(CacheConfig::default(), Observers::default())?;
 //! let seed = KeySeed::random(&[b"localhost/orders", b"app"]);
 //!
-//! let query = Statement::all(sqlx::query("SELECT name FROM items WHERE id = $1").bind(7))?;
-//! let key = seed.key().bytes(query.sql().as_bytes()).fetch(Fetch::All).finish(&query.arguments());
+//! let mut query = Statement::all(sqlx::query("SELECT name FROM items WHERE id = $1").bind(7))?;
+//! let key = seed.key().fetch(Fetch::All).statement(&mut query);
 //! let policy = Policy::default();
 //! match cache.begin::<Vec<String>>(&Request::new(key, query.facts(), &policy)).await? {
 //!     Begin::Hit(names) => println!("{:?}, {:?} old", *names, names.age()),
@@ -54,6 +54,7 @@ mod request;
 mod serve;
 mod signal;
 mod store;
+mod tier;
 mod versions;
 mod watch;
 mod writes;
@@ -68,5 +69,9 @@ pub use layer::{CacheLayer, Cacheable, Cached, WatchWrites, WriteLayer};
 pub use lead::{Lead, Outcome, is_outage};
 pub use listener::CHANNEL;
 pub use request::{Begin, Policy, Request};
+pub use store::allocated;
+#[cfg(feature = "redis")]
+pub use tier::RedisTier;
+pub use tier::{Kept, Sharing, Tier, TierError, TierStats};
 pub use watch::{UNWATCH_SQL, WATCH_SQL};
 pub use writes::{TransactionWrites, Writer, Writing, Wrote};

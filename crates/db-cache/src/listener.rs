@@ -1,8 +1,13 @@
 //! Hears of other writers. What can't have been heard is dropped.
 
-use crate::{cache::Cache, catalogue::Effect};
+use crate::{
+    cache::Cache,
+    catalogue::Effect,
+    tier::{self, HELLO},
+    versions::Place,
+};
 use db_core::{CacheDrop, Event};
-use sqlx::postgres::PgListener;
+use sqlx::postgres::{PgListener, PgNotification};
 use std::{future::Future, time::Duration};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -38,13 +43,17 @@ where
     loop {
         server.mark_unchanged();
         let opened = tokio::select! {
-            opened = attempt(cache, open(&connect)) => opened,
+            opened = attempt(cache, open(cache, &connect)) => opened,
             // Its answer would be of the server of before.
             _ = server.changed() => continue,
         };
         let silent = match opened {
             Ok(Some((mut listener, pid))) => {
                 pause = RECONNECT.0;
+                if let Some(tier) = shared.tier.get() {
+                    // What was counted until now lacks what was missed, also where nobody saw the end of that.
+                    tier.world.lost();
+                }
                 // From here on every commit is heard of; those before are what was missed.
                 shared.drop_all(CacheDrop::Gap);
                 shared.signals.heard(Instant::now(), lease(cache));
@@ -56,6 +65,9 @@ where
                     _ = server.changed() => End::Moved,
                     end = hear(cache, &mut listener, pid) => end,
                 };
+                if let Some(tier) = shared.tier.get() {
+                    tier.world.lost();
+                }
                 if end == End::Moved {
                     // Also when the move fell between the connecting and the word that it is live.
                     shared.signals.lost();
@@ -97,7 +109,7 @@ async fn attempt<T>(cache: &Cache, open: impl Future<Output = sqlx::Result<T>>) 
     }
 }
 
-async fn open<C, F>(connect: &C) -> sqlx::Result<(PgListener, i32)>
+async fn open<C, F>(cache: &Cache, connect: &C) -> sqlx::Result<(PgListener, i32)>
 where
     C: Fn() -> F,
     F: Future<Output = sqlx::Result<PgListener>>,
@@ -105,9 +117,22 @@ where
     let mut listener = connect().await?;
     // A gap must never be silent.
     listener.eager_reconnect(false);
-    listener.listen(CHANNEL).await?;
+    if cache.shared.tier.get().is_some() {
+        listener.listen_all([CHANNEL, HELLO]).await?;
+    } else {
+        listener.listen(CHANNEL).await?;
+    }
     let pid = backend(&mut listener).await?;
     Ok((listener, pid))
+}
+
+/// Says hello to those who share a store, over the channel on which all hear it in the same order. Heard with the rest.
+async fn hello(listener: &mut PgListener, tier: &tier::Shared) -> sqlx::Result<()> {
+    let nonce = tier::nonce();
+    tier.world.call(nonce);
+    let hello = "SELECT pg_notify($1, $2 || ' ' || (extract(epoch FROM clock_timestamp()) * 1000000)::int8)";
+    let hello = sqlx::query(hello).bind(HELLO).bind(format!("{nonce:032x}"));
+    hello.execute(listener).await.map(drop)
 }
 
 /// The server's process for this connection: another one means that sqlx has connected anew.
@@ -123,19 +148,41 @@ fn lease(cache: &Cache) -> Duration {
 /// Until the connection is lost, or no longer answers.
 async fn hear(cache: &Cache, listener: &mut PgListener, pid: i32) -> End {
     let signals = &cache.shared.signals;
+    let tier = cache.shared.tier.get();
+    if let Some(tier) = tier
+        && let Err(end) = said_hello(cache, listener, tier).await
+    {
+        return end;
+    }
     let mut beaten = Instant::now();
     loop {
         let heartbeat = cache.shared.config.load().heartbeat;
         let quiet_until = beaten + heartbeat;
-        match tokio::time::timeout_at(quiet_until, listener.try_recv()).await {
-            Ok(Ok(Some(notification))) => {
-                cache.heard(notification.payload());
-                if Instant::now() < quiet_until {
-                    continue;
+        let again = async {
+            match tier {
+                Some(tier) => tier.again.notified().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            received = tokio::time::timeout_at(quiet_until, listener.try_recv()) => match received {
+                Ok(Ok(Some(notification))) => {
+                    cache.heard(&notification);
+                    if Instant::now() < quiet_until {
+                        continue;
+                    }
+                }
+                Ok(Ok(None) | Err(_)) => return End::Closed,
+                Err(_) => {}
+            },
+            () = signals.beat.notified() => {}
+            () = again => {
+                if let Some(tier) = tier
+                    && let Err(end) = said_hello(cache, listener, tier).await
+                {
+                    return end;
                 }
             }
-            Ok(Ok(None) | Err(_)) => return End::Closed,
-            Err(_) => {}
         }
         let asked = Instant::now();
         match timeout(heartbeat, backend(listener)).await {
@@ -144,7 +191,7 @@ async fn hear(cache: &Cache, listener: &mut PgListener, pid: i32) -> End {
             Err(_) => return End::Silent,
         }
         while let Some(notification) = listener.next_buffered() {
-            cache.heard(notification.payload());
+            cache.heard(&notification);
         }
         beaten = asked;
         signals.heard(asked, lease(cache));
@@ -152,10 +199,31 @@ async fn hear(cache: &Cache, listener: &mut PgListener, pid: i32) -> End {
     }
 }
 
+async fn said_hello(cache: &Cache, listener: &mut PgListener, tier: &tier::Shared) -> Result<(), End> {
+    let heartbeat = cache.shared.config.load().heartbeat;
+    match timeout(heartbeat, hello(listener, tier)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) => Err(End::Closed),
+        Err(_) => Err(End::Silent),
+    }
+}
+
 impl Cache {
+    fn heard(&self, notification: &PgNotification) {
+        match (notification.channel(), self.shared.tier.get()) {
+            (HELLO, Some(tier)) => tier.hello(notification.payload()),
+            _ => self.written(notification.payload()),
+        }
+    }
+
     /// Anybody may notify: what is not understood counts as everything.
-    fn heard(&self, payload: &str) {
+    fn written(&self, payload: &str) {
         let shared = &*self.shared;
+        if let Some(tier) = shared.tier.get() {
+            // Before any counter moves: whoever sees that it has must not look under the name of before. By the table's
+            // number alone, which all processes read alike whatever they know of the schema.
+            tier.world.told(payload.parse().map_or(Place::ALL, Place::table));
+        }
         match payload {
             "*" => shared.schema_changed(),
             payload => {
@@ -182,7 +250,7 @@ mod tests {
         #[test]
         fn any_payload_is_heard(payload in prop_oneof![any::<String>(), "[0-9]{0,30}", "-?[0-9]{1,10}"]) {
             let cache = Cache::new(CacheConfig::default(), Observers::default()).unwrap();
-            cache.heard(&payload);
+            cache.written(&payload);
             let heard = cache.stats().invalidations.iter().map(|(_, count)| count).sum::<u64>();
             // Without a schema nothing is known of any table.
             prop_assert_eq!(heard, 1);

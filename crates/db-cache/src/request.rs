@@ -49,6 +49,9 @@ pub struct Request<'a> {
     pub facts: &'a StatementFacts,
     /// The times and tags.
     pub policy: &'a Policy,
+    /// The same answer's key for the store that is shared with other processes: [`Cache::shared_key`]. It holds everything
+    /// that decides the answer but for what the server says of the session. Default: it is not shared.
+    pub shared: Option<Key>,
     /// The answer must show everything that was committed before this moment. Default: nothing of the kind.
     pub since: Option<Instant>,
     /// How far behind the node may be that is read, as long as it shows the latest write that was heard of; the answer
@@ -67,6 +70,7 @@ impl<'a> Request<'a> {
             key,
             facts,
             policy,
+            shared: None,
             since: None,
             lag: Duration::ZERO,
             class: QueryClass::default(),
@@ -131,6 +135,17 @@ enum Found {
 }
 
 impl Cache {
+    /// The answer, if it is in memory and within its time. Waits for nothing: the quick way to the commonest outcome of
+    /// [`begin`](Self::begin), which says everything else.
+    pub fn hit<T: Any + Send + Sync>(&self, request: &Request<'_>) -> Option<Begin<T>> {
+        let config = self.shared.config.load();
+        if config.mode != Mode::Enforce {
+            return None;
+        }
+        let times = Times::of(request.policy, &config);
+        self.fresh(request, &times).map(|(_, answer)| answer)
+    }
+
     /// Looks an answer up, joins the read that is under way, or says that the caller is to read. Cancel-safe: a dropped
     /// wait leaves the others as they are.
     ///
@@ -267,7 +282,9 @@ impl Cache {
         let waiting = match role {
             Role::Lead(leading) => {
                 // A read that ended between the look-up and here has left its answer before it left the list.
-                if let Some((entry, answer)) = self.just_stored(request, &times) {
+                if shared.config.load().mode == Mode::Enforce
+                    && let Some((entry, answer)) = self.fresh(request, &times)
+                {
                     leading.land(&entry);
                     return Ok(answer);
                 }
@@ -285,6 +302,8 @@ impl Cache {
         match landing {
             Landing::Lead(leading) => lead(Some(leading)),
             Landing::Alone => lead(None),
+            // Another process had read it before something that this caller has seen.
+            Landing::Entry(entry) if request.since.is_some_and(|since| entry.shows < since) => lead(None),
             Landing::Entry(entry) => {
                 entry.book.coalesced.fetch_add(1, Relaxed);
                 let statement = request.statement();
@@ -298,15 +317,8 @@ impl Cache {
         }
     }
 
-    /// The answer, if it has come since the first look.
-    fn just_stored<T: Any + Send + Sync>(
-        &self,
-        request: &Request<'_>,
-        times: &Times,
-    ) -> Option<(Arc<Entry>, Begin<T>)> {
-        if self.shared.config.load().mode != Mode::Enforce {
-            return None;
-        }
+    /// The answer within its time.
+    fn fresh<T: Any + Send + Sync>(&self, request: &Request<'_>, times: &Times) -> Option<(Arc<Entry>, Begin<T>)> {
         let now = Instant::now();
         let Found::Fresh(entry) = self.find(request, times, now) else {
             return None;
@@ -384,11 +396,11 @@ fn to_answer<T: Any + Send + Sync>(entry: &Entry, freshness: Freshness, now: Ins
     match &entry.value {
         Some(value) => {
             let value: Arc<T> = Arc::clone(value).downcast().ok()?;
-            Some(Begin::Hit(Answer::new(value, age, freshness).read_at(entry.read)))
+            Some(Begin::Hit(Answer::read_at(value, age, freshness, entry.read)))
         }
         None => {
-            let nothing = Answer::new(Arc::new(()), age, freshness);
-            Some(Begin::Nothing(nothing.read_at(entry.read)))
+            let nothing = Answer::read_at(Arc::new(()), age, freshness, entry.read);
+            Some(Begin::Nothing(nothing))
         }
     }
 }

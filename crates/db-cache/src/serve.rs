@@ -38,7 +38,12 @@ impl Cache {
                 listener::listen(&self, connect).await;
             }
         };
-        future::join(self.keep_schema(source), listening).await;
+        let sharing = async {
+            if let Some(tier) = self.shared.tier.get() {
+                tier.work().await;
+            }
+        };
+        future::join3(self.keep_schema(source), listening, sharing).await;
     }
 
     async fn keep_schema<S: Source>(&self, source: S) {

@@ -43,6 +43,8 @@ pub(crate) struct Signals {
     changed: Notify,
     /// Wakes the background work.
     pub(crate) work: Notify,
+    /// Asks whoever listens for a proof of life before the next one is due.
+    pub(crate) beat: Notify,
 }
 
 impl Signals {
@@ -58,6 +60,7 @@ impl Signals {
             server: watch::Sender::new(0),
             changed: Notify::new(),
             work: Notify::new(),
+            beat: Notify::new(),
         }
     }
 

@@ -1,5 +1,6 @@
 //! What has been written since: a counter for each table and tag, compared instead of searching for entries.
 
+use crate::store::allocated;
 use std::{
     hash::{BuildHasher, Hash},
     sync::{
@@ -26,6 +27,11 @@ impl Place {
         Self(1 + oid % PLACES as u32)
     }
 
+    /// The same in every process.
+    pub(crate) fn number(self) -> u32 {
+        self.0
+    }
+
     /// A caller's tag.
     pub(crate) fn tag(tag: &str) -> Self {
         // Always the same for one tag within a process, which is all that counts.
@@ -43,6 +49,8 @@ pub(crate) struct Versions {
     held: Box<[AtomicU64]>,
     /// When each was last written, in microseconds since `start`: a read that is behind must not be that far behind.
     stamps: Box<[AtomicU64]>,
+    /// The same without what was heard from the server: of the rest nobody knows whether its notification has come.
+    unheard: Box<[AtomicU64]>,
     /// Those who may write anything at any moment.
     writers: AtomicU32,
     /// Others who may, at this moment.
@@ -58,6 +66,8 @@ pub(crate) struct Snapshot {
     storable: bool,
     /// When the latest of the places was written: a read must show what was committed before.
     written: Instant,
+    /// The same for what was not heard of from the server.
+    unheard: Instant,
 }
 
 impl Versions {
@@ -67,6 +77,7 @@ impl Versions {
             counters: zeros(),
             held: zeros(),
             stamps: zeros(),
+            unheard: zeros(),
             writers: AtomicU32::new(0),
             others: OnceLock::new(),
             start: Instant::now(),
@@ -84,11 +95,14 @@ impl Versions {
         let storable = alone && sorted.iter().all(|place| !self.is_held(*place));
         // After the counters, too: whoever moved a counter has left its stamp before.
         let written = sorted.iter().map(|place| self.stamp(*place)).max().unwrap_or_default();
+        let micros = |place: &Place| self.unheard[place.0 as usize].load(Ordering::SeqCst);
+        let unheard = sorted.iter().map(micros).max().unwrap_or_default();
         Snapshot {
             seen,
             storable,
             // Whoever writes anything at any moment may have written just now.
             written: if alone { self.start + written } else { Instant::now() },
+            unheard: self.start + Duration::from_micros(unheard),
         }
     }
 
@@ -104,7 +118,13 @@ impl Versions {
 
     /// It has been written.
     pub(crate) fn written(&self, place: Place) {
-        self.stamped(place);
+        self.stamped(place, &self.unheard);
+        self.heard(place);
+    }
+
+    /// The server has told that it was written.
+    pub(crate) fn heard(&self, place: Place) {
+        self.stamped(place, &self.stamps);
         self.counters[place.0 as usize].fetch_add(1, Ordering::SeqCst);
     }
 
@@ -123,7 +143,8 @@ impl Versions {
 
     pub(crate) fn writer_gone(&self) {
         // What it wrote last was written just now.
-        self.stamped(Place::ALL);
+        self.stamped(Place::ALL, &self.stamps);
+        self.stamped(Place::ALL, &self.unheard);
         self.writers.fetch_sub(1, Ordering::SeqCst);
     }
 
@@ -132,11 +153,11 @@ impl Versions {
         drop(self.others.set(writing));
     }
 
-    fn stamped(&self, place: Place) {
+    fn stamped(&self, place: Place, stamps: &[AtomicU64]) {
         let now = Instant::now().saturating_duration_since(self.start);
         // Rounded up: a stamp that is too early would let a read in that misses the write.
         let micros = u64::try_from(now.as_micros()).unwrap_or(u64::MAX).saturating_add(1);
-        self.stamps[place.0 as usize].fetch_max(micros, Ordering::SeqCst);
+        stamps[place.0 as usize].fetch_max(micros, Ordering::SeqCst);
     }
 
     /// When it was last written since the start; in doubt, when the doubt ends.
@@ -164,7 +185,18 @@ impl Versions {
 impl Snapshot {
     /// What it weighs in memory.
     pub(crate) fn bytes(&self) -> usize {
-        size_of_val(&*self.seen)
+        // Two blocks: itself with its counts, and the list.
+        allocated(2 * size_of::<usize>() + size_of::<Self>()) + allocated(size_of_val(&*self.seen))
+    }
+
+    /// Whether nobody could write at any moment when it was taken, and no write was in doubt.
+    pub(crate) fn is_storable(&self) -> bool {
+        self.storable
+    }
+
+    /// When the latest of the places was written by what the server need not have told of yet.
+    pub(crate) fn unheard(&self) -> Instant {
+        self.unheard
     }
 
     /// When the latest of the places had been written when it was taken; at the earliest the start of the cache.

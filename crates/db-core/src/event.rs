@@ -490,6 +490,11 @@ pub enum Event {
         /// Whether it does.
         live: bool,
     },
+    /// The store that caches share is left alone for a while, or back.
+    SharedTier {
+        /// Whether it is left alone.
+        away: bool,
+    },
     /// The settings were swapped.
     Reloaded,
     /// The pool has closed.

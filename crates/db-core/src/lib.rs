@@ -16,6 +16,7 @@
 //! ```
 
 mod alarm;
+mod arguments;
 mod breaker;
 mod call;
 mod causal;

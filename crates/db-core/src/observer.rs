@@ -5,7 +5,7 @@ use arc_swap::ArcSwap;
 use std::{
     fmt,
     sync::{
-        Arc, PoisonError, RwLock, Weak,
+        Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -45,16 +45,19 @@ pub struct Observers(Arc<Registry>);
 #[derive(Default)]
 struct Registry {
     any: AtomicBool,
-    list: RwLock<Arc<[Arc<dyn Observer>]>>,
+    /// Found without a lock: some events are as frequent as calls.
+    list: ArcSwap<Vec<Arc<dyn Observer>>>,
+    /// One change at a time.
+    changing: Mutex<()>,
     any_watches: AtomicBool,
     /// Those who watch every call, to be found without a lock.
     watchers: ArcSwap<Vec<Arc<dyn Observer>>>,
 }
 
 impl Registry {
-    fn change(&self, change: impl FnOnce(&[Arc<dyn Observer>]) -> Arc<[Arc<dyn Observer>]>) {
-        let mut list = self.list.write().unwrap_or_else(PoisonError::into_inner);
-        *list = change(&list);
+    fn change(&self, change: impl FnOnce(&[Arc<dyn Observer>]) -> Vec<Arc<dyn Observer>>) {
+        let _alone = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let list = change(&self.list.load());
         let watchers: Vec<_> = list
             .iter()
             .filter(|observer| observer.watches_calls())
@@ -62,7 +65,9 @@ impl Registry {
             .collect();
         self.any_watches.store(!watchers.is_empty(), Ordering::Release);
         self.watchers.store(Arc::new(watchers));
-        self.any.store(!list.is_empty(), Ordering::Release);
+        let any = !list.is_empty();
+        self.list.store(Arc::new(list));
+        self.any.store(any, Ordering::Release);
     }
 }
 
@@ -127,9 +132,8 @@ impl Observers {
     /// Tells everybody; the event is built only if somebody listens.
     pub fn tell(&self, event: impl FnOnce() -> Event) {
         if self.any() {
-            let list = self.0.list.read().unwrap_or_else(PoisonError::into_inner).clone();
             let event = event();
-            for observer in list.iter() {
+            for observer in self.0.list.load().iter() {
                 observer.event(&event);
             }
         }

@@ -2,7 +2,7 @@
 
 use crate::{
     Error, Footprint, Handoff, NeedsSession, Operation, Part, Result, Rows, SharedSession, StatementFacts,
-    StatementKind, Waiting,
+    StatementKind, Waiting, arguments,
 };
 use futures_util::TryStreamExt;
 use sqlx::{
@@ -86,6 +86,15 @@ impl Statement {
     /// bytes themselves are private to sqlx. Never for a log.
     pub fn arguments(&self) -> impl fmt::Debug + '_ {
         &self.args
+    }
+
+    /// Hands out what tells the arguments from any others, in parts that the same arguments are always cut into: the type
+    /// of each and every encoded byte. For a key; never for a log.
+    pub fn argument_parts(&mut self, mut part: impl FnMut(&[u8])) {
+        part(&[u8::from(self.args.is_some())]);
+        if let Some(args) = &mut self.args {
+            arguments::parts(args, &mut part);
+        }
     }
 
     /// The same statement, sent with another text that means the same, such as one with a comment behind it. What is known

@@ -12,7 +12,7 @@ use crate::{
     telemetry::Telemetry,
 };
 use arc_swap::ArcSwap;
-use db_cache::Cache;
+use db_cache::{Cache, Sharing};
 use db_core::{Call, Layer, Lease, Observer, Observers, Result};
 use db_health::Health;
 use db_leak::LeakLayer;
@@ -31,6 +31,7 @@ pub struct DbBuilder {
     source: Option<OptionsSource>,
     discovery: Option<Discovery>,
     observers: Observers,
+    sharing: Option<Sharing>,
 }
 
 impl DbBuilder {
@@ -96,6 +97,24 @@ impl DbBuilder {
     pub fn max_connections(mut self, max: u32) -> Self {
         self.config.pool.max_connections = max;
         self.config.pool.min_connections = self.config.pool.min_connections.min(max);
+        self
+    }
+
+    /// Shares cached answers with other processes over a store such as Redis, those that ask for it
+    /// (`Cached::shared`, feature `l2`). The store and its secret are no part of the configuration.
+    ///
+    /// ```
+    /// # #[cfg(feature = "l2")]
+    /// # fn example(secret: &[u8]) -> Result<(), Box<dyn std::error::Error>> {
+    /// use db_stack::{Db, RedisTier, TierSharing};
+    ///
+    /// let sharing = TierSharing::new(RedisTier::new("redis://cache.internal:6379/0")?, secret)?;
+    /// let builder = Db::builder().url("postgres://app@localhost/shop").share_cache(sharing);
+    /// # drop(builder); Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn share_cache(mut self, sharing: Sharing) -> Self {
+        self.sharing = Some(sharing);
         self
     }
 
@@ -168,6 +187,12 @@ impl DbBuilder {
         let leases = leaks.layer(pool.clone());
         let breaker = endpoint::breaker(&pool, self.config.breaker.clone(), self.observers.clone())?;
         let cache = Cache::new(self.config.cache.clone(), self.observers.clone())?;
+        if let Some(sharing) = self.sharing {
+            if !self.config.cache.listen {
+                tracing::warn!("a shared cache needs cache.listen: nothing is shared");
+            }
+            cache.share(sharing);
+        }
         let patient = Patient {
             pool: pool.clone(),
             timeouts: timeouts.clone(),

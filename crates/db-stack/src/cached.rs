@@ -6,10 +6,15 @@ mod hooks;
 mod job;
 mod probe;
 mod query;
+#[cfg(feature = "l2")]
+mod shared;
+mod weigh;
 
 pub use handle::CacheHandle;
 pub(crate) use hooks::{CacheTask, ListensOnly, hold_for_raw};
 pub use query::CacheableQuery;
+#[cfg(feature = "l2")]
+pub use shared::SharedCached;
 
 use crate::Db;
 use db_cache::{Answer, Fetch, Key, Policy};
@@ -146,7 +151,7 @@ impl Cached {
     /// # Errors
     /// As [`Cached::fetch_all`].
     pub async fn answer_all<Q: CacheableQuery>(&self, query: Q) -> Result<Answer<Vec<Q::Value>>> {
-        fetch::all(self, query).await
+        fetch::all(self, query, None).await
     }
 
     /// The first row, with its age.
@@ -164,7 +169,7 @@ impl Cached {
     /// # Errors
     /// As [`Cached::fetch_one`].
     pub async fn answer_optional<Q: CacheableQuery>(&self, query: Q) -> Result<Option<Answer<Q::Value>>> {
-        fetch::first(self, query).await
+        fetch::first(self, query, None).await
     }
 }
 

@@ -58,12 +58,19 @@ mod tx_status;
 mod warm;
 
 pub use builder::DbBuilder;
+#[cfg(feature = "l2")]
+pub use cached::SharedCached;
 pub use cached::{CacheHandle, CacheableQuery, Cached};
 #[cfg(feature = "axum")]
 pub use carry::Carry;
 pub use config::DbConfig;
 pub use db::Db;
-pub use db_cache::{Answer, CacheCalls, CacheStats, Fetch as CacheFetch, Freshness, Key as CacheKey};
+#[cfg(feature = "l2")]
+pub use db_cache::RedisTier;
+pub use db_cache::{
+    Answer, CacheCalls, CacheStats, Fetch as CacheFetch, Freshness, Kept as TierKept, Key as CacheKey,
+    Sharing as TierSharing, Tier, TierError, TierStats,
+};
 pub use db_core::{
     AcquireError, AcquireFailure, BreakerCause, BreakerOpen, BreakerState, Call, CausalError, CausalSession,
     CausalToken, CloseReason, ConnectFailure, Error, Event, Holder, LeaseCause, LeaseRevoked, NeedsSession, Observer,

@@ -130,6 +130,7 @@ impl Read for Layers {
             ("stale_if_error", cache.total.stale_if_error),
             ("miss", cache.total.misses),
             ("coalesced", cache.total.coalesced),
+            ("shared", cache.total.shared),
         ] {
             readings.total(Id::CacheLookups, &[outcome], count);
         }

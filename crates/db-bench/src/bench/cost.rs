@@ -45,6 +45,8 @@ pub(crate) enum Step {
     PoolErased,
     /// A `Statement` made of an sqlx query with one argument.
     Statement,
+    /// The same query through `Db::cached`, with its answer in memory.
+    Hit,
     /// An sqlx query on a bare connection, with its trip to the server.
     Connection,
     /// The same query through `Db`.
@@ -63,6 +65,7 @@ impl Step {
             Self::PoolRun => "pool-run",
             Self::PoolErased => "pool-erased",
             Self::Statement => "statement",
+            Self::Hit => "hit",
             Self::Connection => "connection",
             Self::Db => "db",
         }
@@ -79,6 +82,7 @@ impl Step {
             Self::PoolRun => "+ Run",
             Self::PoolErased => "+ erased facade",
             Self::Statement => "sqlx query into a Statement",
+            Self::Hit => "the same query, answered by the cache",
             Self::Connection => "query on a bare connection (with its trip)",
             Self::Db => "the same through Db",
         }

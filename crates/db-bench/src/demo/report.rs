@@ -10,6 +10,7 @@ use crate::demo::{
     crowd::Crowd,
     forgetful::Forgotten,
     ledger::{Audit, Ledger},
+    market::Quotes,
     outages::Outage,
     workload::{Calls, Tally},
 };
@@ -27,6 +28,8 @@ pub(crate) struct Report {
     pub(crate) stats: PoolStats,
     pub(crate) retries: Option<RetryStats>,
     pub(crate) replicas: Option<ReplicaStats>,
+    /// What this process and the other one did with quotes.
+    pub(crate) quotes: [Quotes; 2],
     /// How far the replica was seen behind at most.
     pub(crate) longest_lag: Duration,
 }
@@ -45,6 +48,7 @@ impl Report {
             stats: PoolStats::default(),
             retries: None,
             replicas: None,
+            quotes: Default::default(),
             longest_lag: Duration::ZERO,
         }
     }
@@ -77,6 +81,7 @@ impl Report {
         if let Some(replicas) = &self.replicas {
             println!("{}", self.replica(replicas));
         }
+        println!("{}", self.cache());
         println!("{}", self.analytics());
         println!("{}", self.leaks());
         if !self.outages.is_empty() {
@@ -86,9 +91,39 @@ impl Report {
         println!("{}", self.pool());
     }
 
-    /// Whether somebody did not see what they had just written.
+    /// Whether somebody did not see what they had just written, or was given an old quote.
     pub(crate) fn is_stale(&self) -> bool {
-        self.tally.unseen > 0
+        self.tally.unseen > 0 || self.quotes.iter().any(|quotes| quotes.stale > 0)
+    }
+
+    fn cache(&self) -> Table {
+        let mut table = table(["quotes out of the caches of two processes", "this one", "the other"]);
+        let [own, other] = &self.quotes;
+        let late = |quotes: &Quotes| format!("{} ({:.1} ms)", quotes.late, quotes.latest as f64 / 1000.0);
+        let hits = |quotes: &Quotes| {
+            let share = quotes.hits as f64 * 100.0 / quotes.reads.max(1) as f64;
+            format!("{} ({share:.1} %)", quotes.hits)
+        };
+        let stale = |quotes: &Quotes| mark(usize::try_from(quotes.stale).unwrap_or(usize::MAX));
+        for (what, own, other) in [
+            ("new quotes written", own.made.to_string(), other.made.to_string()),
+            ("quotes read", own.reads.to_string(), other.reads.to_string()),
+            ("answered from memory", hits(own), hits(other)),
+            (
+                "invalidations told by the server",
+                own.told.to_string(),
+                other.told.to_string(),
+            ),
+            (
+                "read before the other's was heard of (at most)",
+                late(own),
+                String::new(),
+            ),
+            ("stale", stale(own), stale(other)),
+        ] {
+            table.add_row([what.to_owned(), own, other]);
+        }
+        table
     }
 
     fn replica(&self, stats: &ReplicaStats) -> Table {

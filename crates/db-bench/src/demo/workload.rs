@@ -20,6 +20,7 @@ use tokio::{
 
 use crate::demo::{
     ledger::{Fate, Ledger, OrderId},
+    market::Reader,
     progress::Progress,
     schema::{self, ACCOUNTS, SYMBOLS},
 };
@@ -105,17 +106,19 @@ pub(crate) struct Trader {
     db: Db,
     dice: fastrand::Rng,
     progress: Progress,
+    quotes: Reader,
     tally: Tally,
 }
 
 impl Trader {
-    pub(crate) fn new(db: Db, seed: u64, number: u16, progress: Progress) -> Self {
+    pub(crate) fn new(db: Db, seed: u64, number: u16, progress: Progress, quotes: Reader) -> Self {
         // An odd multiplier spreads neighbouring seeds over the whole range.
         let dice = fastrand::Rng::with_seed(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ u64::from(number));
         Self {
             db,
             dice,
             progress,
+            quotes,
             tally: Tally::default(),
         }
     }
@@ -149,10 +152,11 @@ impl Trader {
 
     async fn call(&mut self, kind: Kind) -> Result<(), Failed> {
         let account = self.dice.i64(1..=ACCOUNTS);
-        let symbol = schema::symbol(self.dice.i64(0..SYMBOLS));
+        let number = self.dice.i64(0..SYMBOLS);
+        let symbol = schema::symbol(number);
         let db = self.db.clone();
         match kind {
-            Kind::Quote => within(quote(&db, &symbol)).await.map(drop),
+            Kind::Quote => within(self.quotes.read(&db, number)).await.map(drop),
             Kind::Account => within(look_up(&db, account)).await,
             Kind::Order => self.order(account, &symbol).await,
             Kind::Report => within(report(&db, account)).await,

@@ -11,7 +11,7 @@ mod psql;
 use std::{env, path::PathBuf, process::Stdio, time::Duration};
 
 use anyhow::{Context, ensure};
-use db_testkit::Postgres;
+use db_testkit::{Postgres, Redis};
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 use sqlx::{AssertSqlSafe, PgConnection};
@@ -37,6 +37,8 @@ pub(crate) struct Order {
     url: String,
     /// With commas.
     replicas: String,
+    /// The store that both share, if they do.
+    redis: Option<String>,
     process: u32,
     seconds: u64,
     least: u64,
@@ -63,6 +65,9 @@ pub(crate) struct Log {
     /// When its cache began to hear of other writers (again).
     pub(crate) listening_since: Vec<u64>,
     pub(crate) hits: u64,
+    /// Answers that the other process had read.
+    #[serde(default)]
+    pub(crate) shared: u64,
     pub(crate) errors: u64,
     /// Reads for the cache that replicas answered, and that the primary did in their place.
     pub(crate) on_replicas: u64,
@@ -81,20 +86,36 @@ pub(crate) async fn run(quick: bool) -> anyhow::Result<Verdict> {
         return Ok(Findings::new().verdict());
     }
     let mut findings = Findings::new();
-    play(&mut findings, quick, false).await?;
+    play(&mut findings, quick, Scene::Plain).await?;
     findings.section("lagging-");
-    play(&mut findings, quick, true).await?;
+    play(&mut findings, quick, Scene::Lagging).await?;
+    findings.section("shared-");
+    if Redis::program().is_some() {
+        play(&mut findings, quick, Scene::Shared).await?;
+    } else {
+        findings.skip("caches that share a store", "no redis-server");
+    }
     Ok(findings.verdict())
 }
 
-/// With everything on one server, or with two replicas that fill the caches as well and lag by up to three seconds.
-async fn play(findings: &mut Findings, quick: bool, lagging: bool) -> anyhow::Result<()> {
-    let (seconds, least) = match (quick, lagging) {
-        (true, false) => (12, 0),
-        (true, true) => (10, 0),
-        (false, false) => (60, 120_000),
-        (false, true) => (60, 0),
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Scene {
+    /// Everything on one server.
+    Plain,
+    /// Two replicas that fill the caches as well and lag by up to three seconds.
+    Lagging,
+    /// The caches share a Redis, which is frozen and emptied now and then.
+    Shared,
+}
+
+async fn play(findings: &mut Findings, quick: bool, scene: Scene) -> anyhow::Result<()> {
+    let (seconds, least) = match (quick, scene) {
+        (true, Scene::Plain) => (9, 0),
+        (true, _) => (8, 0),
+        (false, Scene::Plain) => (60, 120_000),
+        (false, _) => (60, 0),
     };
+    let lagging = scene == Scene::Lagging;
     let server = rig::server().await?;
     prepare(&server).await?;
     let (mut replicas, mut swing) = (String::new(), None);
@@ -106,6 +127,10 @@ async fn play(findings: &mut Findings, quick: bool, lagging: bool) -> anyhow::Re
         replicas = both.each_ref().map(Postgres::url).join(",");
         swing = Some(Swing::start(&server, both)?);
     }
+    let mut redis = None;
+    if scene == Scene::Shared {
+        redis = Some(Redis::start().await?);
+    }
     let folder = tempfile::tempdir()?;
     let mut children = JoinSet::new();
     let mut logs = Vec::new();
@@ -116,6 +141,7 @@ async fn play(findings: &mut Findings, quick: bool, lagging: bool) -> anyhow::Re
         let order = Order {
             url,
             replicas: replicas.clone(),
+            redis: redis.as_ref().map(Redis::url),
             process,
             seconds,
             least,
@@ -130,6 +156,7 @@ async fn play(findings: &mut Findings, quick: bool, lagging: bool) -> anyhow::Re
     }
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let psql = tokio::spawn(psql::write(server.url(), stopped.clone()));
+    let troubled = tokio::spawn(trouble(redis, stopped.clone()));
     let cuts = cut(&server, stopped);
     let ended = async {
         while let Some(child) = children.join_next().await {
@@ -142,6 +169,7 @@ async fn play(findings: &mut Findings, quick: bool, lagging: bool) -> anyhow::Re
     ended?;
     let (cut_off, frozen) = cuts?;
     let beside = psql.await??;
+    let troubles = troubled.await??;
     let mut all = Vec::new();
     for log in &logs {
         let text = tokio::fs::read(log).await?;
@@ -152,6 +180,11 @@ async fn play(findings: &mut Findings, quick: bool, lagging: bool) -> anyhow::Re
         None => None,
     };
     report(findings, &all, &beside, (cut_off, frozen), (quick, lag));
+    if scene == Scene::Shared {
+        let shared: u64 = all.iter().map(|log| log.shared).sum();
+        findings.expect("answers that the other process had read", shared, "> 0", shared > 0);
+        findings.note("times that the store was frozen or emptied", troubles);
+    }
     Ok(())
 }
 
@@ -242,6 +275,26 @@ async fn prepare(server: &Postgres) -> anyhow::Result<()> {
         sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut admin).await?;
     }
     Ok(())
+}
+
+/// Freezes the store, and throws away what is in it. Returns how often.
+async fn trouble(redis: Option<Redis>, mut stopped: tokio::sync::watch::Receiver<bool>) -> anyhow::Result<u32> {
+    let Some(mut redis) = redis else { return Ok(0) };
+    for round in 0_u32.. {
+        tokio::select! {
+            () = sleep(Duration::from_secs(3)) => {}
+            _ = stopped.wait_for(|stop| *stop) => return Ok(round),
+        }
+        if round % 2 == 0 {
+            redis.freeze()?;
+            sleep(Duration::from_millis(500)).await;
+            redis.thaw()?;
+        } else {
+            redis.kill().await?;
+            redis.start_again().await?;
+        }
+    }
+    Ok(0)
 }
 
 /// Ends listening connections, and stops their backends for longer than two heartbeats. Returns how many of each.

@@ -26,6 +26,15 @@ pub(crate) const STAMP: &str = "SELECT concat_ws(' ', \
        WHERE oid >= 16384 AND nspname !~ '^pg_(temp|toast)'), \
     (SELECT concat(count(*), ':', sum(xmin::text::numeric)) FROM pg_db_role_setting))";
 
+/// What an answer depends on that is the session's: who asks, where names are looked up, and how values are written.
+const SESSION: &str = "SELECT concat_ws(E'\\n', current_database(), session_user, current_user, \
+    array_to_string(current_schemas(true), ','), \
+    (SELECT string_agg(concat(name, '=', setting), E'\\n' ORDER BY name) FROM pg_settings WHERE name IN ( \
+       'TimeZone', 'timezone_abbreviations', 'DateStyle', 'IntervalStyle', 'extra_float_digits', 'bytea_output', \
+       'lc_monetary', 'lc_numeric', 'lc_time', 'xmlbinary', 'xmloption', 'row_security', 'client_encoding', \
+       'default_text_search_config', 'array_nulls', 'standard_conforming_strings', 'transform_null_equals', \
+       'quote_all_identifiers') OR (name LIKE '%.%' AND source <> 'default')))";
+
 const RELATIONS: &str = "SELECT c.oid::int8, n.nspname::text, c.relname::text, c.relkind::text, \
     CASE WHEN c.relkind = 'v' THEN pg_get_viewdef(c.oid) END, \
     CASE WHEN c.relrowsecurity THEN (SELECT array_agg(pg_get_expr(p.polqual, p.polrelid)) FROM pg_policy AS p \
@@ -64,12 +73,14 @@ impl Catalogue {
         let path: Vec<String> = sqlx::query_scalar("SELECT unnest(current_schemas(true))::text")
             .fetch_all(&mut *conn)
             .await?;
+        let session: String = sqlx::query_scalar(SESSION).fetch_one(&mut *conn).await?;
         let most = i64::try_from(MOST).unwrap_or(i64::MAX) + 1;
         let relations = sqlx::query(RELATIONS).bind(most).fetch_all(&mut *conn).await?;
         let functions = sqlx::query(FUNCTIONS).bind(most).fetch_all(&mut *conn).await?;
         let edges = sqlx::query(EDGES).fetch_all(&mut *conn).await?;
         let mut catalogue = Self {
             search_path: path.into_iter().map(String::into_boxed_str).collect(),
+            scope: format!("{stamp}\n{session}").into_bytes().into(),
             stamp: stamp.into(),
             ..Self::default()
         };
@@ -117,6 +128,7 @@ impl Catalogue {
             parents: Vec::new(),
             children: Vec::new(),
             cascades: Vec::new(),
+            follows: Vec::new(),
         };
         self.by_name
             .entry(row.try_get::<&str, _>(2)?.into())
@@ -158,8 +170,12 @@ impl Catalogue {
                 relation.cascades.push(child);
             }
         }
-        if let Some(relation) = self.relations.get_mut(&child).filter(|_| inherits) {
-            relation.parents.push(parent);
+        if let Some(relation) = self.relations.get_mut(&child) {
+            if inherits {
+                relation.parents.push(parent);
+            } else {
+                relation.follows.push(parent);
+            }
         }
         Ok(())
     }

@@ -138,7 +138,7 @@ metrics! {
     TenantQueries: Counter, Of("query"), "db_tenant_queries_total", "db_stack.tenant.queries", [Tenant, Status],
         "Calls by the tenant on whose behalf they were made.";
     CacheLookups: Counter, Of("call"), "db_cache_lookups_total", "db_stack.cache.lookups", [Outcome],
-        "Calls that asked the cache: hit, stale, stale_if_error, miss or coalesced.";
+        "Calls that asked the cache: hit, stale, stale_if_error, miss, coalesced or shared.";
     CacheEntries: Gauge, Of("answer"), "db_cache_entries", "db_stack.cache.entries", [],
         "Answers in memory.";
     CacheBytes: Gauge, Bytes, "db_cache_bytes", "db_stack.cache.size", [],

@@ -1,22 +1,21 @@
 //! One call of a cached query: its key, its read, and what of its rows is kept.
 
-use crate::{
-    Db,
-    cached::{Cached, query},
-};
-use db_cache::{Answer, Fetch, Freshness, Key, Lead, Policy, Request};
-use db_core::{Call, CausalError, CausalSession, LimitOrigin, Result, Rows, Statement, Target, row_bytes};
+use crate::{cached::Cached, db::Inner};
+use db_cache::{Answer, Begin, Cache, Fetch, Freshness, Key, Lead, Policy, Request};
+use db_core::{Call, CausalError, CausalSession, LimitOrigin, Result, Rows, Statement, Target, Tenant};
 use sqlx::postgres::PgRow;
 use std::{any::TypeId, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 /// A statement with everything that decides how it is answered. Owns all of it, so that it can go on in the background.
 pub(crate) struct Job {
-    pub(crate) db: Db,
-    pub(crate) call: Call,
-    pub(crate) statement: Statement,
-    pub(crate) policy: Policy,
+    inner: Arc<Inner>,
+    call: Call,
+    statement: Statement,
+    policy: Policy,
     pub(crate) key: Option<Key>,
+    /// The same for the store that processes share.
+    shared: Option<Key>,
     /// The caller's session; reads for all who wait run in one of their own.
     session: Option<Arc<CausalSession>>,
     /// What the answer must show: everything that was committed before.
@@ -28,22 +27,28 @@ const LAG: u32 = 10;
 
 impl Job {
     /// `shape` is `None` for what must not be answered from memory.
-    pub(crate) fn new(cached: &Cached, statement: Statement, fetch: Fetch, shape: Option<[TypeId; 2]>) -> Self {
-        let db = &cached.db;
-        let statement = db.inner.telemetry.tagging.on(statement);
+    /// With `name`, the answer is shared under it with other processes.
+    pub(crate) fn new(
+        cached: &Cached,
+        statement: Statement,
+        fetch: Fetch,
+        shape: Option<[TypeId; 2]>,
+        name: Option<&str>,
+    ) -> Self {
+        let (db, inner) = (&cached.db, &cached.db.inner);
+        let mut statement = inner.telemetry.tagging.on(statement);
         let mut call = db.wishes();
         call.statement = Some(statement.facts().fingerprint());
         let mut policy = cached.policy.clone();
         let mut asked = true;
         if cached.by_class {
-            policy.ttl = db
-                .inner
+            policy.ttl = inner
                 .cached
-                .policy(&statement, || db.inner.timeouts.limits(call.class).cache_ttl);
+                .policy(&statement, || inner.timeouts.limits(call.class).cache_ttl);
             asked = policy.ttl.is_some();
         }
         let session = call.session.take();
-        let since = match session.as_deref().map_or(Ok(None), |session| needs(db, session)) {
+        let since = match session.as_deref().map_or(Ok(None), |session| needs(inner, session)) {
             Ok(since) => since,
             // A read says it, too.
             Err(_) => {
@@ -54,19 +59,25 @@ impl Job {
         // What is known of tables, and heard of writes, is about one database.
         let elsewhere = call.tenant.as_ref().is_some_and(|tenant| tenant.database().is_some());
         let key = shape.filter(|_| asked && !elsewhere).map(|[value, mapper]| {
-            let mut key = db
-                .inner
-                .cached
-                .seed()
-                .key()
-                .maybe(call.tenant.as_ref().map(|tenant| tenant.id().as_bytes()))
+            let mut key = inner.cached.seed().key();
+            key.maybe(call.tenant.as_ref().map(|tenant| tenant.id().as_bytes()))
                 .of_type(value)
                 .of_type(mapper)
                 .fetch(fetch);
             for tag in &policy.tags {
-                key = key.bytes(tag.as_bytes());
+                key.bytes(tag.as_bytes());
             }
-            key.bytes(statement.sql().as_bytes()).finish(&statement.arguments())
+            key.statement(&mut statement)
+        });
+        let shared = name.zip(key).and_then(|(name, _)| {
+            let mut key = inner.cached.cache.shared_key()?;
+            let tenant = call.tenant.as_ref();
+            let confined = tenant.and_then(Tenant::begin);
+            key.bytes(name.as_bytes())
+                .maybe(tenant.map(|tenant| tenant.id().as_bytes()))
+                .maybe(confined.as_ref().map(|begin| begin.as_str().as_bytes()))
+                .fetch(fetch);
+            Some(key.statement(&mut statement))
         });
         call.session = match (&session, key) {
             // What comes of it is for others as well, and may run on after its caller has gone.
@@ -74,33 +85,44 @@ impl Job {
             _ => session.clone(),
         };
         Self {
-            db: db.clone(),
+            inner: Arc::clone(inner),
             call,
             statement,
             policy,
             key,
+            shared,
             session,
             since,
         }
     }
 
-    pub(crate) fn request(&self, key: Key) -> Request<'_> {
+    fn request(&self, key: Key) -> Request<'_> {
         let mut request = Request::new(key, self.statement.facts(), &self.policy);
         request.class = self.call.class;
         request.since = self.since;
+        request.shared = self.shared;
         if self.may_lag() {
-            let config = self.db.inner.cached.cache.config();
+            let config = self.inner.cached.cache.config();
             let ttl = self.policy.ttl.unwrap_or(config.ttl);
             let negative = self.policy.negative_ttl.unwrap_or(config.negative_ttl);
             request.lag = ttl.min(negative) / LAG;
         }
-        request.limit = Some(self.limit());
         request
+    }
+
+    /// The answer, where there is one; the limits of the wait for one are only looked up where there is not.
+    pub(crate) async fn begin<T: Send + Sync + 'static>(&self, cache: &Cache, key: Key) -> Result<Begin<T>> {
+        let mut request = self.request(key);
+        if let Some(hit) = cache.hit(&request) {
+            return Ok(hit);
+        }
+        request.limit = Some(self.limit());
+        cache.begin(&request).await
     }
 
     /// How long the caller waits for another caller's read; its own is limited below.
     fn limit(&self) -> (Duration, LimitOrigin) {
-        let class = self.db.inner.timeouts.limits(self.call.class).timeout;
+        let class = self.inner.timeouts.limits(self.call.class).timeout;
         let mut limit = (class, LimitOrigin::Class);
         if let Some(timeout) = self.call.timeout.filter(|timeout| *timeout < limit.0) {
             limit = (timeout, LimitOrigin::Call);
@@ -116,7 +138,7 @@ impl Job {
 
     /// Whether a replica may be read: one that shows what is asked of it.
     fn may_lag(&self) -> bool {
-        let inner = &self.db.inner;
+        let inner = &*self.inner;
         inner.replicas.cluster().is_active() && self.call.target != Target::Primary && !inner.cached.has_lent()
     }
 
@@ -139,11 +161,11 @@ impl Job {
 
     async fn run(&self, target: Target) -> Result<Vec<PgRow>> {
         let rows: Rows = if target == self.call.target {
-            self.db.inner.stack.call(&self.call, &self.statement).await?
+            self.inner.stack.call(&self.call, &self.statement).await?
         } else {
             let mut call = self.call.clone();
             call.target = target;
-            self.db.inner.stack.call(&call, &self.statement).await?
+            self.inner.stack.call(&call, &self.statement).await?
         };
         Ok(rows.rows)
     }
@@ -158,9 +180,9 @@ impl Job {
 
 /// A moment before which everything was committed that the session has seen, as far as it is known without asking
 /// anybody.
-fn needs(db: &Db, session: &CausalSession) -> Result<Option<Instant>, CausalError> {
+fn needs(inner: &Inner, session: &CausalSession) -> Result<Option<Instant>, CausalError> {
     let seen = session.seen();
-    let cluster = db.inner.replicas.cluster();
+    let cluster = inner.replicas.cluster();
     if !cluster.is_active() {
         return Ok(seen.ran.max(seen.brought.map(|(_, at)| at)));
     }
@@ -173,16 +195,6 @@ fn needs(db: &Db, session: &CausalSession) -> Result<Option<Instant>, CausalErro
         None => None,
     };
     Ok(seen.ran.max(brought))
-}
-
-/// About what values of this type take that were made of these rows.
-pub(crate) fn bytes<V: 'static>(rows: &[PgRow]) -> usize {
-    let values: usize = rows.iter().map(row_bytes).sum();
-    if query::is_row::<V>() {
-        (values + rows.len() * query::ROW).max(query::READ_BUFFER)
-    } else {
-        values + rows.len() * size_of::<V>()
-    }
 }
 
 /// How much of a result a caller takes, and what of it is kept.

@@ -4,8 +4,9 @@
 
 use crate::cached::{
     CacheableQuery, Cached,
-    fetch::filled,
-    job::{self, Job, Shape, own},
+    fetch::{Alone, filled},
+    job::{Job, Shape, own},
+    weigh,
 };
 use async_stream::try_stream;
 use db_cache::{Answer, Begin, Fetch, Key, Lead, Outcome};
@@ -27,7 +28,7 @@ impl<T: Send + Sync + 'static> Stored for T {}
 enum Met<T> {
     Answer(Option<Answer<T>>),
     /// The rows were handed out: what becomes of them is to be kept, and weighs about so much.
-    Rows(Lead, usize),
+    Rows(Box<Lead>, usize),
     /// The rows were handed out to this caller alone.
     Alone,
     /// Nothing but the key was asked for.
@@ -40,6 +41,7 @@ pub struct ProbeOf<'a, T> {
     fetch: Fetch,
     shape: Option<[TypeId; 2]>,
     bytes: fn(&[PgRow]) -> usize,
+    sharing: Alone<T>,
     met: Mutex<Option<Met<T>>>,
     /// Nothing is run.
     only_key: bool,
@@ -52,13 +54,14 @@ pub(crate) struct Probe<'a, Q: CacheableQuery, S: Shape<Q::Value>> {
 }
 
 impl<'a, Q: CacheableQuery, S: Shape<Q::Value>> Probe<'a, Q, S> {
-    pub(crate) fn new(cached: &'a Cached) -> Self {
+    pub(crate) fn new(cached: &'a Cached, sharing: Alone<S::Stored>) -> Self {
         Self {
             inner: ProbeOf {
                 cached,
                 fetch: S::FETCH,
                 shape: Q::shape(),
-                bytes: job::bytes::<Q::Value>,
+                bytes: weigh::bytes::<Q::Value>,
+                sharing,
                 met: Mutex::new(None),
                 only_key: false,
             },
@@ -77,10 +80,12 @@ impl<'a, Q: CacheableQuery, S: Shape<Q::Value>> Probe<'a, Q, S> {
 
     pub(crate) async fn run(self, query: Q, all: bool) -> Result<Option<Answer<S::Stored>>> {
         let ran = query.run_on(&self.inner, all).await;
-        let met = self.inner.met.into_inner();
+        let (met, sharing) = (self.inner.met.into_inner(), self.inner.sharing);
         match (met, ran) {
             (Some(Met::Answer(answer)), Ok(_)) => Ok(answer),
-            (Some(Met::Rows(lead, bytes)), Ok(values)) => Ok(filled::<Q::Value, S>(lead, values, bytes)),
+            (Some(Met::Rows(lead, bytes)), Ok(values)) => {
+                Ok(filled::<Q::Value, S>(*lead, values, bytes, sharing.as_ref()))
+            }
             // The mapper refused a row.
             (Some(Met::Rows(lead, _)), Err(error)) => lead.fail(error.into()),
             (_, Ok(values)) => Ok(own(S::keep(values))),
@@ -92,15 +97,16 @@ impl<'a, Q: CacheableQuery, S: Shape<Q::Value>> Probe<'a, Q, S> {
 impl<T: Stored> ProbeOf<'_, T> {
     /// The rows that the mapper is to have; none when there is an answer.
     async fn rows(&self, statement: Statement) -> Result<Vec<PgRow>> {
-        let job = Job::new(self.cached, statement, self.fetch, self.shape);
+        let name = self.sharing.as_ref().map(|sharing| &*sharing.name);
+        let job = Job::new(self.cached, statement, self.fetch, self.shape, name);
         if self.only_key {
             return Ok(self.met(Met::Key(job.key)));
         }
         let begun = match job.key {
-            Some(key) => self.cached.db.cache_engine().begin::<T>(&job.request(key)).await?,
+            Some(key) => job.begin::<T>(self.cached.db.cache_engine(), key).await?,
             None => return self.alone(&job).await,
         };
-        let (fallback, lead) = match begun {
+        let (fallback, mut lead) = match begun {
             Begin::Hit(answer) => {
                 job.gave(answer.read_by());
                 return Ok(self.met(Met::Answer(Some(answer))));
@@ -114,6 +120,12 @@ impl<T: Stored> ProbeOf<'_, T> {
             Begin::Refresh(answer, lead) => (Some(answer), lead),
             Begin::Read(lead) => (None, lead),
         };
+        if let Some(sharing) = &self.sharing
+            && let Some(answer) = lead.look(sharing.decode).await
+        {
+            job.gave(Instant::now());
+            return Ok(self.met(Met::Answer(answer)));
+        }
         let out = lead.run(job.read(&lead)).await;
         job.gave(Instant::now());
         let rows = match out {
@@ -143,7 +155,7 @@ impl<T: Stored> ProbeOf<'_, T> {
             },
         };
         let bytes = (self.bytes)(&rows);
-        self.met(Met::Rows(lead, bytes));
+        self.met(Met::Rows(Box::new(lead), bytes));
         Ok(rows)
     }
 

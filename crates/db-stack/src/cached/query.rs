@@ -158,11 +158,6 @@ where
     }
 }
 
-/// What a row takes in memory beside its values: its index and its share of the read buffer that it keeps alive.
-pub(crate) const ROW: usize = 128;
-/// A row of sqlx's is a slice of the buffer it was read into, and keeps all of it.
-pub(crate) const READ_BUFFER: usize = 8 * 1024;
-
 /// Whether values of this type are rows as sqlx read them.
 pub(crate) fn is_row<V: 'static>() -> bool {
     TypeId::of::<V>() == TypeId::of::<PgRow>()

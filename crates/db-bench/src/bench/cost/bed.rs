@@ -1,7 +1,7 @@
 //! What the steps run on.
 
 use super::Step;
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use db_core::{Call, Footprint, Layer, Lease, Operation, Run, Service, Source, Statement, Want};
 use db_pool::{Pool, PoolConfig};
 use db_stack::Db;
@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use sqlx::{
     ConnectOptions, PgConnection,
     postgres::{PgConnectOptions, PgRow},
-    query,
+    query, query_scalar,
 };
 use std::{
     future::poll_fn,
@@ -19,10 +19,13 @@ use std::{
     ops::{Deref, DerefMut},
     sync::Arc,
     task::Poll,
+    time::Duration,
 };
 
 /// Needs no table.
 const ECHO: &str = "SELECT $1::int4";
+/// Longer than anybody measures.
+const KEPT: Duration = Duration::from_secs(3600);
 
 /// An operation that is ready when it is asked for the second time.
 struct WaitsOnce;
@@ -134,13 +137,15 @@ impl Bed {
         let fake = OneConnection(Arc::new(Mutex::new(Some(Box::new(options.connect().await?)))));
         let pool = Pool::builder(options.clone(), PoolConfig::default()).build()?;
         drop(pool.acquire().await?);
+        let db = Db::builder().options(options.clone()).connect().await?;
+        ensure!(db.cache().ready(Duration::from_secs(10)).await, "nothing is cached");
         Ok(Self {
             fake_erased: Box::new(Run(fake.clone())),
             fake,
             pool_erased: Box::new(Run(pool.clone())),
             pool,
             conn: options.connect().await?,
-            db: Db::builder().options(options).connect().await?,
+            db,
         })
     }
 
@@ -198,6 +203,13 @@ impl Bed {
                 for n in 0..calls {
                     let statement = Statement::new(query(ECHO).bind(black_box(n).cast_signed()), Want::First)?;
                     black_box(statement);
+                }
+            }
+            Step::Hit => {
+                let cached = self.db.cached(KEPT);
+                for _ in 0..calls {
+                    let answer = cached.fetch_one(query_scalar::<_, i32>(ECHO).bind(black_box(7)));
+                    black_box(answer.await?);
                 }
             }
             Step::Connection => {

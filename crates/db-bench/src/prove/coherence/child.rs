@@ -2,7 +2,7 @@
 
 use crate::prove::coherence::{Act, CELLS, HEARTBEAT, Log, Order, TABLES, TASKS, now};
 use anyhow::ensure;
-use db_stack::{Db, Error, Event, Observer};
+use db_stack::{Db, Error, Event, Observer, RedisTier, TierSharing};
 use parking_lot::Mutex;
 use sqlx::{AssertSqlSafe, SqlSafeStr, SqlStr};
 use std::{sync::Arc, time::Duration};
@@ -37,6 +37,10 @@ pub(crate) async fn run(order: Order) -> anyhow::Result<()> {
             config.replica.urls = order.replicas.as_str().into();
             config.session.application_name = "coherence".to_owned();
         });
+    let db = match &order.redis {
+        Some(url) => db.share_cache(TierSharing::new(RedisTier::new(url)?, b"nobody else's secret")?),
+        None => db,
+    };
     let db = db.connect().await?;
     ensure!(db.cache().ready(Duration::from_secs(10)).await, "nothing is cached");
     let until = Instant::now() + Duration::from_secs(order.seconds);
@@ -55,7 +59,8 @@ pub(crate) async fn run(order: Order) -> anyhow::Result<()> {
         log.errors += part.errors;
     }
     log.listening_since = hearing.0.lock().clone();
-    log.hits = db.cache().stats().total.hits;
+    let stats = db.cache().stats().total;
+    (log.hits, log.shared) = (stats.hits, stats.shared);
     let replicas = db.replicas();
     (log.on_replicas, log.in_place) = (replicas.replica_reads, replicas.fallbacks);
     db.close().await;
@@ -121,7 +126,7 @@ impl Cell {
             "SELECT n FROM cells_# WHERE id = $1"
         };
         let query = sqlx::query_scalar::<_, i64>(self.sql(text)).bind(self.id);
-        Ok(*db.cached(TTL).fetch_one(query).await?)
+        Ok(*db.cached(TTL).shared("cell").fetch_one(query).await?)
     }
 
     async fn add(self, db: &Db) -> Result<i64, Error> {
