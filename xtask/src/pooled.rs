@@ -30,7 +30,9 @@ impl Kind {
     }
 
     pub(crate) fn of_name(name: &str) -> Option<Self> {
-        [Self::Named, Self::Unnamed].into_iter().find(|kind| kind.name() == name)
+        [Self::Named, Self::Unnamed]
+            .into_iter()
+            .find(|kind| kind.name() == name)
     }
 
     /// By what the program says of its version.
@@ -123,7 +125,8 @@ pub(crate) fn summary(kind: Kind) -> Result<String> {
             None => reasons.push((left.because, 1)),
         }
     }
-    let mut text = String::from("left out, since they do not apply behind a transaction pooler (xtask/through-pgbouncer.txt):\n");
+    let mut text =
+        String::from("left out, since they do not apply behind a transaction pooler (xtask/through-pgbouncer.txt):\n");
     for (because, count) in reasons {
         let _ = writeln!(text, "  {count:3}  {because}");
     }

@@ -239,13 +239,11 @@ const PROOFS: &[Proof] = &[
 ];
 
 /// Written, and not kept yet or never seen to hold: they run by name, and CI does not ask for them.
-const DRAFTS: &[Proof] = &[
-    Proof {
-        name: "full-stack",
-        promise: "with all layers a point select keeps its ratio to the other pools",
-        run: |quick| Box::pin(full_stack::run(quick)),
-    },
-];
+const DRAFTS: &[Proof] = &[Proof {
+    name: "full-stack",
+    promise: "with all layers a point select keeps its ratio to the other pools",
+    run: |quick| Box::pin(full_stack::run(quick)),
+}];
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let Some(name) = args.name else {

@@ -305,3 +305,28 @@ async fn many_callers_of_one_cold_key_make_one_query() {
         .unwrap();
     assert!(Arc::ptr_eq(&a, &b), "shared, not copied");
 }
+
+/// Waiting for another caller's read and reading oneself are one call, with one limit.
+#[tokio::test]
+async fn who_has_waited_for_another_has_less_time_to_read() {
+    let rig = rig().await.with_table().await;
+    let db = ready(&rig).await;
+    let mut admin = rig.admin().await;
+    admin.run("BEGIN; LOCK TABLE t").await;
+    let ask = async |limit: u64| {
+        let since = std::time::Instant::now();
+        let sum = sqlx::query_scalar::<_, i64>("SELECT coalesce(sum(n), 0) FROM t");
+        let limited = db.timeout(Duration::from_millis(limit)).cached(TTL);
+        let out = limited.fetch_one(sum).await;
+        assert!(matches!(out, Err(db_stack::Error::Timeout(_))), "{out:?}");
+        since.elapsed()
+    };
+    let later = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        ask(1500).await
+    };
+    let (_, waited) = tokio::join!(ask(1000), later);
+    assert!(waited < Duration::from_millis(2000), "{waited:?}");
+    admin.run("ROLLBACK").await;
+    assert_eq!(number(&db).await, 0);
+}

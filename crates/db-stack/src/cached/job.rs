@@ -4,7 +4,11 @@ use crate::{cached::Cached, db::Inner};
 use db_cache::{Answer, Begin, Cache, Fetch, Freshness, Key, Lead, Policy, Request};
 use db_core::{Call, CausalError, CausalSession, LimitOrigin, Result, Rows, Statement, Target, Tenant};
 use sqlx::postgres::PgRow;
-use std::{any::TypeId, sync::Arc, time::Duration};
+use std::{
+    any::TypeId,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 use tokio::time::Instant;
 
 /// A statement with everything that decides how it is answered. Owns all of it, so that it can go on in the background.
@@ -20,10 +24,14 @@ pub(crate) struct Job {
     session: Option<Arc<CausalSession>>,
     /// What the answer must show: everything that was committed before.
     since: Option<Instant>,
+    /// When it was not found in memory, and when its time is up, whatever it waits for from then on.
+    span: OnceLock<(Instant, Instant)>,
 }
 
 /// The share of an answer's time by which the node that is read may be behind.
 const LAG: u32 = 10;
+/// A call that reads at once is limited as it is: its error names the limit that its caller knows.
+const WAITED: Duration = Duration::from_millis(1);
 
 impl Job {
     /// `shape` is `None` for what must not be answered from memory.
@@ -93,6 +101,7 @@ impl Job {
             shared,
             session,
             since,
+            span: OnceLock::new(),
         }
     }
 
@@ -116,7 +125,10 @@ impl Job {
         if let Some(hit) = cache.hit(&request) {
             return Ok(hit);
         }
-        request.limit = Some(self.limit());
+        let limit = self.limit();
+        request.limit = Some(limit);
+        let now = Instant::now();
+        let _ = self.span.set((now, now + limit.0));
         cache.begin(&request).await
     }
 
@@ -160,11 +172,16 @@ impl Job {
     }
 
     async fn run(&self, target: Target) -> Result<Vec<PgRow>> {
-        let rows: Rows = if target == self.call.target {
+        // Who has waited for another caller's read, or reads a second time, has so much less time left.
+        let ends = self.span.get().filter(|(began, _)| began.elapsed() >= WAITED);
+        let rows: Rows = if target == self.call.target && ends.is_none() {
             self.inner.stack.call(&self.call, &self.statement).await?
         } else {
             let mut call = self.call.clone();
             call.target = target;
+            if let Some((_, ends)) = ends {
+                call = call.with_deadline(*ends);
+            }
             self.inner.stack.call(&call, &self.statement).await?
         };
         Ok(rows.rows)
