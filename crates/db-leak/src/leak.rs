@@ -68,6 +68,7 @@ impl<C: Source + Lessor + Clone + 'static> Leak<C> {
     }
 
     /// Notes a lease that was got from the source inside.
+    #[inline]
     pub fn track(&self, mut lease: C::Lease, call: &Call) -> Tracked<C::Lease> {
         let duties = self.ledger.duties();
         if !duties.notes() {

@@ -23,6 +23,7 @@ pub struct Tracked<L: Lease> {
 const TAKEN: &str = "a lease holds what it tracks until it is dropped or taken apart";
 
 impl<L: Lease> Tracked<L> {
+    #[inline]
     pub(crate) fn new(lease: L, record: Option<(Arc<Record>, Instant)>) -> Self {
         Self {
             lease: Some(lease),

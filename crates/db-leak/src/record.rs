@@ -117,25 +117,17 @@ impl Record {
 
     /// A lease is handed out. The one before is counted now, so that its return costs one store.
     pub(crate) fn hand_out(&self, call: &Call, id: Option<LeaseId>, since: Instant, backtrace: Option<Arc<Backtrace>>) {
-        let rare = backtrace.map(|backtrace| {
-            Box::new(Rare {
-                backtrace: Some(backtrace),
-                ..Rare::default()
-            })
-        });
         let mut page = self.page.lock();
         self.settle(&mut page);
-        page.lease = Some(Out {
-            id,
-            site: call.site,
-            statement: call.statement,
-            class: call.class,
-            priority: call.priority,
-            since,
-            last_statement: None,
-            transaction: TransactionState::None,
-            rare,
-        });
+        // Field by field, into its place.
+        let out = page.lease.get_or_insert_with(|| Out::at(since));
+        (out.id, out.since) = (id, since);
+        (out.site, out.statement) = (call.site, call.statement);
+        (out.class, out.priority) = (call.class, call.priority);
+        (out.last_statement, out.transaction) = (None, TransactionState::None);
+        if out.rare.is_some() || backtrace.is_some() {
+            out.rare = Rare::with(backtrace);
+        }
         page.counted = false;
         page.uses_seen = 0;
         self.uses.store(0, Ordering::Relaxed);
@@ -303,7 +295,33 @@ impl Drop for Record {
     }
 }
 
+impl Rare {
+    #[cold]
+    fn with(backtrace: Option<Arc<Backtrace>>) -> Option<Box<Self>> {
+        backtrace.map(|backtrace| {
+            Box::new(Self {
+                backtrace: Some(backtrace),
+                ..Self::default()
+            })
+        })
+    }
+}
+
 impl Out {
+    fn at(since: Instant) -> Self {
+        Self {
+            id: None,
+            site: None,
+            statement: None,
+            class: QueryClass::default(),
+            priority: Priority::default(),
+            since,
+            last_statement: None,
+            transaction: TransactionState::None,
+            rare: None,
+        }
+    }
+
     fn by(&self) -> By {
         By {
             site: self.site,

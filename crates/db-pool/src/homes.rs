@@ -113,6 +113,10 @@ impl State {
         if self.queue.len() == 0 || !(self.homes.any() || conn.home.is_some()) {
             return false;
         }
+        // As long as there is a place, this one is in nobody's way: they go one by one, as others can be opened.
+        if self.open() < self.limit {
+            return false;
+        }
         let next = self.ask(config, now, |_, _| true, |queue, turn, _| queue.peek(turn));
         let Some(next) = next.filter(|flow| !self.homes.is_at(*flow, &conn.home)) else {
             return false;
@@ -126,8 +130,8 @@ impl State {
         if its_own && now.saturating_duration_since(conn.born) < SLICE {
             return false;
         }
-        // Those whom nothing that is being opened, or could be, will serve.
-        let coming = (self.stats.dialing + self.limit.saturating_sub(self.open())) as usize;
+        // Those whom nothing that is being opened will serve.
+        let coming = self.stats.dialing as usize;
         let mut others = 0;
         for (_, flow, waiting) in self.queue.flows() {
             if flow == next || !self.homes.is_at(flow, &conn.home) {

@@ -117,6 +117,23 @@ fn lazy_needs_no_runtime_and_no_server() {
 }
 
 #[tokio::test]
+async fn warming_up_opens_so_many_and_tells_how_far_it_is() {
+    let rig = rig().await;
+    let db = rig.db(3);
+    let (tell, told) = std::sync::mpsc::channel();
+    let open = db
+        .warm_up(3)
+        .on_progress(move |open, of| tell.send((open, of)).unwrap());
+    assert_eq!(open.await.unwrap(), 3);
+    assert_eq!(db.size(), 3);
+    let told: Vec<_> = told.iter().collect();
+    assert_eq!(told.last(), Some(&(3, 3)), "{told:?}");
+    assert!(told.is_sorted(), "{told:?}");
+    assert_eq!(db.warm_up(100).await.unwrap(), 3, "as many as may be");
+    db.close().await;
+}
+
+#[tokio::test]
 async fn lazy_connects_at_the_first_call() {
     let rig = rig().await;
     let db = Db::connect_lazy(&db_testkit::pooled_url(&rig.database.url())).unwrap();

@@ -45,7 +45,7 @@ pub(crate) async fn run(quick: bool) -> anyhow::Result<Verdict> {
     // In turns, so that both see the same machine.
     let (mut alone, mut beside, mut left) = (Vec::new(), Vec::new(), Vec::new());
     let mut use_share = Vec::new();
-    let rounds = 2;
+    let rounds = if quick { 2 } else { 8 };
     for round in 0..rounds {
         let part = span / rounds;
         alone.extend(critical(&db, part, u64::from(round), QUERY).await);

@@ -134,6 +134,10 @@ async fn database(server: &Postgres, mode: Tenancy, pattern: Option<&str>) -> an
         .max_connections(BUDGET)
         .configure(|config| {
             config.tenants.mode = mode;
+            if mode == Tenancy::Database {
+                // Each turn opens a connection, which takes a busy machine some time.
+                config.pool.acquire_timeout = Duration::from_secs(20);
+            }
             // The table of the other mode must not be found behind a schema.
             config.tenants.shared_schemas = String::new();
             if let Some(pattern) = pattern {
