@@ -6,8 +6,6 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::cargo;
-
 const LIST: &str = include_str!("../through-pgbouncer.txt");
 /// Tells the run behind the pooler which of them it is.
 pub(crate) const KIND: &str = "DB_STACK_PG_POOLER_KIND";
@@ -133,33 +131,20 @@ pub(crate) fn summary(kind: Kind) -> Result<String> {
     Ok(text)
 }
 
-/// Each test of the list must be in the sources: one that was renamed would run unseen, one that is gone stay for ever.
-pub(crate) fn check() -> Result<()> {
-    for left in list(LIST)? {
-        let (package, binary) = left.binary.split_once("::").context("package::binary")?;
-        let tests = cargo::root().join("crates").join(package).join("tests");
-        let file = [tests.join(format!("{binary}.rs")), tests.join(binary).join("main.rs")]
-            .into_iter()
-            .find(|file| file.exists())
-            .with_context(|| format!("{} is no test binary", left.binary))?;
-        let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
-        ensure!(
-            left.test == "*" || text.contains(&format!("fn {}(", left.test)),
-            "xtask/through-pgbouncer.txt names {} of {}, which is not there",
-            left.test,
-            left.binary
-        );
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// One that was renamed would run unseen, one that is gone stay for ever.
     #[test]
     fn the_list_names_tests_that_are_there() {
-        check().unwrap();
+        for left in list(LIST).unwrap() {
+            let (package, binary) = left.binary.split_once("::").expect("package::binary");
+            let file = format!("crates/{package}/tests/{binary}.rs");
+            let text = std::fs::read_to_string(crate::cargo::root().join(&file)).expect(&file);
+            let there = left.test == "*" || text.contains(&format!("fn {}(", left.test));
+            assert!(there, "{} of {file} is not there", left.test);
+        }
         assert!(filter(Kind::Named).unwrap().len() < filter(Kind::Unnamed).unwrap().len());
         assert!(summary(Kind::Unnamed).unwrap().contains("session"));
     }

@@ -15,7 +15,7 @@ use std::{fmt, io, sync::Arc, time::Duration};
 use tokio::time::timeout;
 
 /// The first server version that can watch the client's socket while a statement runs.
-const CHECKS_CLIENT: u32 = 140_000;
+pub(crate) const CHECKS_CLIENT: u32 = 140_000;
 
 /// Where and how to connect, asked anew for each connection: so that a changed password or name counts from the next one
 /// on. It gives names, never addresses: those are for the system's resolver, and a certificate is made out to a name.
@@ -256,10 +256,10 @@ impl fmt::Debug for Endpoint {
 
 /// The setting that ends an abandoned statement when its client's socket closes; it can't be in the start-up message,
 /// where a name that the server does not know is fatal.
-pub(crate) fn watch_client(session: &SessionConfig) -> Option<String> {
+pub(crate) fn watch_client(session: &SessionConfig, set: &str) -> Option<String> {
     let interval = session.client_connection_check_interval?;
     Some(format!(
-        "SET client_connection_check_interval = '{}ms'",
+        "{set} client_connection_check_interval = '{}ms'",
         interval.as_millis()
     ))
 }

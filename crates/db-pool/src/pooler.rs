@@ -1,6 +1,9 @@
 //! A transaction pooler before the server: how it is found out, and what a connection through it is.
 
-use crate::config::SessionConfig;
+use crate::{
+    config::SessionConfig,
+    dial::{CHECKS_CLIENT, watch_client},
+};
 use db_core::SharedSession;
 use serde::{Deserialize, Serialize};
 use sqlx::{
@@ -67,14 +70,30 @@ pub(crate) fn bare(options: &PgConnectOptions, application_name: &str) -> sqlx::
 
 /// What a session through the pooler is: found out in a transaction of its own.
 pub(crate) async fn session(pg: &mut PgConnection, config: &SessionConfig) -> sqlx::Result<Arc<SharedSession>> {
+    pg.execute(sqlx::raw_sql("BEGIN")).await?;
+    let named_statements = follows_names(pg).await?;
+    let mut limits = vec![config.local_limits()];
+    // Asked last: where the server's platform can't watch sockets, this ends the transaction.
+    if let Some(watch) = watch_client(config, "SET LOCAL")
+        && pg.server_version_num().is_some_and(|version| version >= CHECKS_CLIENT)
+    {
+        match pg.execute(sqlx::raw_sql(AssertSqlSafe(watch.clone()))).await {
+            Ok(_) => limits.push(watch),
+            Err(sqlx::Error::Database(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    pg.execute(sqlx::raw_sql("ROLLBACK")).await?;
+    limits.retain(|limit| !limit.is_empty());
     Ok(Arc::new(SharedSession {
-        named_statements: follows_names(pg).await?,
-        limits: config.local_limits().into(),
+        named_statements,
+        limits: limits.join("; ").into(),
         afresh: None,
     }))
 }
 
-/// Whether the pooler follows prepared statements: it then gives them names of its own on the server.
+/// Whether the pooler follows prepared statements: it then gives them names of its own on the server. In a transaction, which
+/// it may leave aborted.
 async fn follows_names(pg: &mut PgConnection) -> sqlx::Result<bool> {
     // The text of another question, asked earlier through another pooler, must not answer for this one.
     let ours = format!("{:016x}", fastrand::u64(..));
@@ -82,7 +101,6 @@ async fn follows_names(pg: &mut PgConnection) -> sqlx::Result<bool> {
         "SELECT EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE NOT from_sql \
          AND name NOT LIKE 'sqlx\\_s\\_%' AND statement LIKE '%{ours}%')"
     );
-    pg.execute(sqlx::raw_sql("BEGIN")).await?;
     let answer = sqlx::query_scalar::<_, bool>(AssertSqlSafe(question))
         .fetch_one(&mut *pg)
         .await;
@@ -97,6 +115,5 @@ async fn follows_names(pg: &mut PgConnection) -> sqlx::Result<bool> {
         Err(sqlx::Error::Database(_)) => {}
         Err(error) => return Err(error),
     }
-    pg.execute(sqlx::raw_sql("ROLLBACK")).await?;
     Ok(answer.unwrap_or(false))
 }

@@ -169,11 +169,17 @@ async fn quiet(shared: &Shared, conn: &mut Conn, in_flight: bool) -> sqlx::Resul
     if !in_flight && let Ok(drained) = timeout(GRACE_RAW, drain(&mut conn.pg)).await {
         return drained.map(|()| false);
     }
+    // Behind a pooler no signal can be sent, and what is in flight is mostly a ROLLBACK of our own.
+    let alone = if conn.backend.shared.is_some() {
+        GRACE_RAW
+    } else {
+        GRACE_IN_FLIGHT
+    };
     for _ in 0..SIGNALS {
         // Awaited: from here on the signal is at the backend, and everything read after the next round trip is ours.
         let signalled = matches!(timeout(CANCEL, shared.control.cancel(&conn.backend)).await, Ok(true));
         // A server that was told to stop and says nothing is dead or busy beyond interrupting.
-        match timeout(if signalled { SETTLE } else { GRACE_IN_FLIGHT }, drain(&mut conn.pg)).await {
+        match timeout(if signalled { SETTLE } else { alone }, drain(&mut conn.pg)).await {
             Ok(drained) => {
                 shared.state.lock().stats.cancelled += u64::from(signalled);
                 return drained.map(|()| signalled);
@@ -210,7 +216,7 @@ fn reset_sql(shared: &Shared, conn: &Conn) -> SqlStr {
         return IN_TRANSACTION.into_sql_str();
     }
     // `RESET ALL` has undone both.
-    let watch = watch_client(&shared.session.load()).filter(|_| conn.backend.watched);
+    let watch = watch_client(&shared.session.load(), "SET").filter(|_| conn.backend.watched);
     let hooked = shared.endpoint.load().hooked();
     match (watch.as_deref(), hooked.as_deref()) {
         (None, None) => RESET.into_sql_str(),

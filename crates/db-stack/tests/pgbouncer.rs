@@ -240,6 +240,26 @@ async fn a_timeout_gives_the_slot_back_and_cancels_nobody_else() {
         }
         assert!(since.elapsed() < Duration::from_secs(4), "waited for the statement");
         assert_eq!(db.stats().cancelled, 0);
+        // In a transaction the server was told to watch for its client.
+        let mut tx = db.begin().await.unwrap();
+        let lost = sqlx::query("SELECT pg_sleep(60)").execute(&mut *tx);
+        assert!(timeout(Duration::from_millis(300), lost).await.is_err());
+        drop(tx);
+        let mut looking = rig.server.admin().await.unwrap();
+        timeout(SOON, async {
+            let running =
+                "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(60)' AND state = 'active'";
+            while sqlx::query_scalar::<_, i64>(running)
+                .fetch_one(&mut looking)
+                .await
+                .unwrap()
+                > 0
+            {
+                sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await
+        .expect("the server has ended it");
         // Innocent work on the other server session is still running when the pool is closed.
         let innocent = tokio::spawn({
             let mut admin = rig.server.admin().await.unwrap();

@@ -3,8 +3,12 @@
 use super::Visit;
 use crate::{AdvisorError, Area, Finding, Severity};
 
+use sqlx::AssertSqlSafe;
+
 /// Fewer dead rows are nobody's trouble.
 const DEAD: i64 = 5_000;
+/// Sequences that are read in one statement.
+const TOGETHER: usize = 100;
 
 pub(super) async fn tables(visit: &mut Visit<'_>) -> Result<(), AdvisorError> {
     let rows: Vec<(String, i64, i64, Option<String>, bool)> = sqlx::query_as(
@@ -101,24 +105,46 @@ pub(super) async fn sizes(visit: &mut Visit<'_>) -> Result<(), AdvisorError> {
     Ok(())
 }
 
+/// How far sequences have counted, if at all. Read from themselves: the view `pg_sequences` takes ROW EXCLUSIVE on each.
+async fn reached(visit: &mut Visit<'_>, names: &[&str]) -> Result<Vec<Option<f64>>, AdvisorError> {
+    let mut reached = Vec::with_capacity(names.len());
+    for some in names.chunks(TOGETHER) {
+        let each: Vec<_> = some
+            .iter()
+            .enumerate()
+            .map(|(n, name)| format!("SELECT {n}, CASE WHEN is_called THEN last_value::float8 END FROM {name}"))
+            .collect();
+        let mut rows: Vec<(i32, Option<f64>)> = sqlx::query_as(AssertSqlSafe(each.join(" UNION ALL ")))
+            .fetch_all(&mut visit.looking.pg)
+            .await?;
+        rows.sort_by_key(|(n, _)| *n);
+        reached.extend(rows.into_iter().map(|(_, last)| last));
+    }
+    Ok(reached)
+}
+
 pub(super) async fn sequences(visit: &mut Visit<'_>) -> Result<(), AdvisorError> {
     // A sequence may count further than the column that takes its numbers.
-    let rows: Vec<(String, f64, f64, Option<String>)> = sqlx::query_as(
-        "SELECT format('%I.%I', s.schemaname, s.sequencename), s.last_value::float8, \
-                least(s.max_value::float8, CASE a.atttypid WHEN 'int4'::regtype THEN 2147483647 \
-                                                WHEN 'int2'::regtype THEN 32767 ELSE s.max_value::float8 END)::float8, \
+    let rows: Vec<(String, f64, Option<String>)> = sqlx::query_as(
+        "SELECT format('%I.%I', n.nspname, c.relname), \
+                least(s.seqmax::float8, CASE a.atttypid WHEN 'int4'::regtype THEN 2147483647 \
+                                                WHEN 'int2'::regtype THEN 32767 ELSE s.seqmax::float8 END)::float8, \
                 CASE WHEN a.attname IS NOT NULL THEN format('%s.%I', d.refobjid::regclass, a.attname) END \
-         FROM pg_sequences AS s \
-         JOIN pg_namespace AS n ON n.nspname = s.schemaname \
-         JOIN pg_class AS c ON c.relnamespace = n.oid AND c.relname = s.sequencename \
+         FROM pg_sequence AS s \
+         JOIN pg_class AS c ON c.oid = s.seqrelid \
+         JOIN pg_namespace AS n ON n.oid = c.relnamespace \
          LEFT JOIN pg_depend AS d ON d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype IN ('a', 'i') \
              AND d.refclassid = 'pg_class'::regclass AND d.refobjsubid > 0 \
          LEFT JOIN pg_attribute AS a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid \
-         WHERE s.last_value IS NOT NULL AND NOT s.cycle AND s.increment_by > 0",
+         WHERE NOT s.seqcycle AND s.seqincrement > 0 AND c.relpersistence <> 't' \
+             AND has_sequence_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE')",
     )
     .fetch_all(&mut visit.looking.pg)
     .await?;
-    for (sequence, last, limit, column) in rows {
+    let names: Vec<&str> = rows.iter().map(|(sequence, ..)| sequence.as_str()).collect();
+    let reached = reached(visit, &names).await?;
+    for ((sequence, limit, column), last) in rows.into_iter().zip(reached) {
+        let Some(last) = last else { continue };
         let used = last / limit;
         let severity = match used {
             u if u >= 0.9 => Severity::Critical,

@@ -1,7 +1,7 @@
 //! What the doctor says of the database that the workload leaves behind.
 
 use anyhow::Context;
-use comfy_table::Table;
+use comfy_table::{CellAlignment, Table};
 use db_advisor::{Area, ClientLoad, DoctorOptions, Looking, Report, Severity, doctor};
 use db_stack::StatementStats;
 use db_testkit::Postgres;
@@ -32,17 +32,19 @@ pub(crate) fn tables(report: &Report) -> Vec<Table> {
     let head = format!("the doctor, after {} ms", report.took_ms);
     let mut areas = report::table([&head, "of 10", "what to do something about"]);
     for area in Area::ALL {
-        let titles: Vec<_> = report
-            .findings
-            .iter()
-            .filter(|finding| finding.area == area && finding.severity > Severity::Info)
-            .map(|finding| finding.title.as_str())
-            .collect();
+        let findings = report.findings.iter();
+        let told = findings.filter(|finding| finding.area == area && finding.severity > Severity::Info);
+        let mut titles: Vec<_> = told.map(|finding| finding.title.as_str()).collect();
+        // One for each line of pg_hba.conf, for example.
+        titles.dedup();
         areas.add_row([
             area.title().to_owned(),
             format!("{:.0}", area.score(&report.findings)),
             titles.join("\n"),
         ]);
+    }
+    if let Some(told) = areas.column_mut(2) {
+        told.set_cell_alignment(CellAlignment::Left);
     }
     let mut both = report::table(["statement", "calls", "for the caller", "on the server"]);
     for one in report.outside.iter().take(BOTH_SIDES) {

@@ -11,10 +11,15 @@ const QUOTES: i64 = 2_000;
 /// In cents: enough for a minute of orders, not for ever.
 const BALANCE: i64 = 50_000_000;
 
+/// Where the slow-query log writes.
+const SLOW_QUERIES: &str = include_str!("../../../../migrations/0010_slow_queries.up.sql");
+
 static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations/demo");
 
 pub(crate) async fn migrate(db: &Db) -> anyhow::Result<()> {
-    MIGRATIONS.run(db).await.context("the migrations fail")
+    MIGRATIONS.run(db).await.context("the migrations fail")?;
+    let slow_queries = sqlx::raw_sql(SLOW_QUERIES).execute(db).await;
+    slow_queries.map(drop).context("no table of slow queries")
 }
 
 /// Fills the tables; the same seed gives the same rows. Returns how many quotes there are.

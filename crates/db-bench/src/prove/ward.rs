@@ -177,7 +177,9 @@ impl Watch {
             while !ends.load(Relaxed) {
                 let rows: Vec<(i32, Option<String>)> = sqlx::query_as(
                     // Every session writes-locks the name of its database while it logs in, against DROP DATABASE.
-                    "SELECT a.pid, l.mode FROM pg_stat_activity AS a \
+                    "SELECT a.pid, CASE l.mode WHEN 'AccessShareLock' THEN l.mode ELSE \
+                     nullif(concat_ws(' ', l.mode, l.locktype, l.classid::regclass, l.relation::regclass), '') END \
+                     FROM pg_stat_activity AS a \
                      LEFT JOIN pg_locks AS l ON l.pid = a.pid AND l.locktype <> 'virtualxid' \
                      AND NOT (l.locktype = 'object' AND l.classid = 'pg_database'::regclass) \
                      WHERE a.application_name = 'db-stack-advisor'",
