@@ -128,7 +128,7 @@ async fn play(args: Args, mut stopped: watch::Receiver<bool>) -> anyhow::Result<
             report.stats
         )
     })??;
-    report.quotes = market.close(&db).await?;
+    report.quotes = market.close().await?;
     let (replica, longest) = lagging.await.context("the task that slows the replica panicked")??;
     report.longest_lag = longest;
     db.close().await;

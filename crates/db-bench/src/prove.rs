@@ -153,7 +153,7 @@ const PROOFS: &[Proof] = &[
     },
     Proof {
         name: "cache-memory",
-        promise: "what the cache keeps takes no more than a tenth beyond its limit, ten times its size having passed through",
+        promise: "what the cache keeps takes no more than a tenth beyond its limit, however much passes through it",
         run: |quick| Box::pin(cache_memory::run(quick)),
     },
     Proof {

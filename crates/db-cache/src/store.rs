@@ -13,7 +13,7 @@ use std::{
 
 /// What an entry costs beside its value and its snapshot: the entry itself, and the nodes of moka's map, its queues and
 /// its timer wheel. Measured by the proof `cache-memory`.
-const OVERHEAD: usize = 352;
+const OVERHEAD: usize = 448;
 /// Maintenance runs when so much of the limit has come in since the last time: between two runs the store may hold
 /// that much more.
 const SETTLE: u64 = 64;

@@ -33,6 +33,8 @@ const CHILD: &str = "DB_STACK_DEMO_MARKET";
 const TTL: Duration = Duration::from_secs(3600);
 /// Between two new quotes.
 const PAUSE: Duration = Duration::from_millis(200);
+/// What the second process reads after each of them.
+const READS: u32 = 150;
 /// Who reads later than this must see a quote: two heartbeats of the listener, and what a loaded machine adds.
 const BOUND: Duration = Duration::from_secs(5);
 /// How long the second process may take to end.
@@ -71,6 +73,9 @@ enum Line {
 
 /// The second process, and what it has made so far.
 pub(crate) struct Market {
+    /// Beside the one of the orders: as long as a lease of its own is out, forgotten on purpose, a stack gives nothing out of
+    /// memory.
+    db: Db,
     child: Child,
     known: Arc<Mutex<Known>>,
     listening: JoinHandle<anyhow::Result<Quotes>>,
@@ -85,7 +90,10 @@ struct Known {
 
 /// Reads quotes through the cache and compares them with what is known.
 #[derive(Clone)]
-pub(crate) struct Reader(Arc<Mutex<Known>>);
+pub(crate) struct Reader {
+    db: Db,
+    known: Arc<Mutex<Known>>,
+}
 
 fn now() -> u64 {
     let time = clock_gettime(ClockId::Monotonic);
@@ -105,7 +113,7 @@ impl Market {
     pub(crate) async fn open(db: &Db, url: &str) -> anyhow::Result<Self> {
         db.cache().install().await.context("no triggers for the cache")?;
         db.cache().watch("quotes").await.context("quotes are not watched")?;
-        ensure!(db.cache().ready(Duration::from_secs(10)).await, "nothing is cached");
+        let db = open(url).await?;
         let mut child = Command::new(env::current_exe()?)
             .arg("demo")
             .env(CHILD, url)
@@ -117,6 +125,7 @@ impl Market {
         let known = Arc::<Mutex<Known>>::default();
         let listening = tokio::spawn(listen(lines, known.clone()));
         Ok(Self {
+            db,
             child,
             known,
             listening,
@@ -124,11 +133,14 @@ impl Market {
     }
 
     pub(crate) fn reader(&self) -> Reader {
-        Reader(self.known.clone())
+        Reader {
+            db: self.db.clone(),
+            known: self.known.clone(),
+        }
     }
 
     /// Ends the second process; returns what this one and the other did.
-    pub(crate) async fn close(mut self, db: &Db) -> anyhow::Result<[Quotes; 2]> {
+    pub(crate) async fn close(mut self) -> anyhow::Result<[Quotes; 2]> {
         // Its sign to end.
         drop(self.child.stdin.take());
         let other = timeout(END, self.listening)
@@ -142,7 +154,8 @@ impl Market {
             "the second process failed"
         );
         let mut own = self.known.lock().quotes.clone();
-        count(&mut own, db);
+        count(&mut own, &self.db);
+        self.db.close().await;
         Ok([own, other])
     }
 }
@@ -173,11 +186,11 @@ async fn listen(
 
 impl Reader {
     /// One read.
-    pub(crate) async fn read(&self, db: &Db, symbol: i64) -> Result<i64, Error> {
-        let before = self.0.lock().newest.get(&symbol).copied();
+    pub(crate) async fn read(&self, symbol: i64) -> Result<i64, Error> {
+        let before = self.known.lock().newest.get(&symbol).copied();
         let began = now();
-        let (price, at) = newest(db, symbol).await?;
-        let mut known = self.0.lock();
+        let (price, at) = newest(&self.db, symbol).await?;
+        let mut known = self.known.lock();
         let quotes = &mut known.quotes;
         quotes.reads += 1;
         if let Some(made) = before.filter(|made| at < made.at && made.written < began) {
@@ -198,12 +211,7 @@ pub(crate) async fn child() -> Option<anyhow::Result<ExitCode>> {
 
 /// Makes quotes and reads them until its input ends.
 async fn trade(url: &str) -> anyhow::Result<()> {
-    let db = Db::builder()
-        .url(url)
-        .max_connections(3)
-        .configure(|config| config.session.application_name = APPLICATION.to_owned());
-    let db = db.connect().await?;
-    ensure!(db.cache().ready(Duration::from_secs(10)).await, "nothing is cached");
+    let db = open(url).await?;
     let mut quotes = Quotes::default();
     let ended = async {
         let mut input = tokio::io::stdin();
@@ -232,7 +240,7 @@ async fn trade(url: &str) -> anyhow::Result<()> {
                 quotes.stale += u64::from(seen < at);
             }
         }
-        for _ in 0..20 {
+        for _ in 0..READS {
             quotes.reads += u64::from(newest(&db, dice.i64(0..SYMBOLS)).await.is_ok());
         }
     }
@@ -240,6 +248,17 @@ async fn trade(url: &str) -> anyhow::Result<()> {
     db.close().await;
     println!("{}", serde_json::to_string(&Line::Done(quotes))?);
     Ok(())
+}
+
+/// A stack for quotes alone.
+async fn open(url: &str) -> anyhow::Result<Db> {
+    let db = Db::builder()
+        .url(url)
+        .max_connections(3)
+        .configure(|config| config.session.application_name = APPLICATION.to_owned());
+    let db = db.connect().await?;
+    ensure!(db.cache().ready(Duration::from_secs(10)).await, "nothing is cached");
+    Ok(db)
 }
 
 async fn make(db: &Db, symbol: i64, bid: i64) -> Result<i64, Error> {

@@ -156,7 +156,7 @@ impl Trader {
         let symbol = schema::symbol(number);
         let db = self.db.clone();
         match kind {
-            Kind::Quote => within(self.quotes.read(&db, number)).await.map(drop),
+            Kind::Quote => within(self.quotes.read(number)).await.map(drop),
             Kind::Account => within(look_up(&db, account)).await,
             Kind::Order => self.order(account, &symbol).await,
             Kind::Report => within(report(&db, account)).await,

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 /// How answers are shared with other processes: the name that stands for what they are, and for how they are written.
+#[cfg_attr(not(feature = "l2"), allow(dead_code, reason = "only `Cached::shared` makes one"))]
 pub(crate) struct Sharing<T> {
     pub(crate) name: Arc<str>,
     pub(crate) encode: fn(&T) -> Option<Vec<u8>>,

@@ -48,7 +48,9 @@ pub(crate) async fn run(order: Order) -> anyhow::Result<()> {
     for task in 0..TASKS {
         let dice = fastrand::Rng::with_seed(u64::from(order.process * TASKS + task));
         let least = order.least / u64::from(TASKS);
-        tasks.spawn(work(db.clone(), dice, until, least));
+        // As long as a write of its own has not been heard of, a process does not look into the shared store.
+        let one_in = if order.redis.is_some() { 300 } else { 36 };
+        tasks.spawn(work(db.clone(), dice, until, least, one_in));
     }
     let mut log = Log::default();
     while let Some(task) = tasks.join_next().await {
@@ -67,8 +69,8 @@ pub(crate) async fn run(order: Order) -> anyhow::Result<()> {
     Ok(std::fs::write(&order.log, serde_json::to_vec(&log)?)?)
 }
 
-/// Mostly reads; every twelfth act is a write, one way or another.
-async fn work(db: Db, mut dice: fastrand::Rng, until: Instant, least: u64) -> Log {
+/// Mostly reads; three acts of `one_in` are writes, one way or another.
+async fn work(db: Db, mut dice: fastrand::Rng, until: Instant, least: u64, one_in: u32) -> Log {
     let mut log = Log::default();
     let mut acts = 0;
     while Instant::now() < until || acts < least {
@@ -78,7 +80,7 @@ async fn work(db: Db, mut dice: fastrand::Rng, until: Instant, least: u64) -> Lo
             id: dice.i32(0..i32::try_from(CELLS).unwrap_or(1)),
         };
         let began = now();
-        let (count, writes) = match dice.u32(0..36) {
+        let (count, writes) = match dice.u32(0..one_in) {
             0 => (cell.add(&db).await, true),
             1 => (cell.add_in_transaction(&db).await, true),
             2 => (cell.add_raw(&db).await, true),
