@@ -305,7 +305,7 @@ async fn no_caller_sees_a_change_of_schema() {
             .execute(&mut admin)
             .await
             .unwrap();
-        let ask = async |columns: usize| {
+        let ask = async || {
             for _ in 0..3 {
                 let calls = (0..4).map(|_| {
                     let db = db.clone();
@@ -317,22 +317,22 @@ async fn no_caller_sees_a_change_of_schema() {
                     }
                 });
                 for row in futures::future::join_all(calls).await {
-                    assert_eq!(row.expect("nobody sees it").len(), columns);
+                    assert_eq!(row.expect("nobody sees it").get::<i32, _>(0), 7);
                 }
                 let mut tx = db.begin().await.unwrap();
                 let row = sqlx::query("SELECT * FROM t WHERE a >= $1")
                     .bind(0)
                     .fetch_one(&mut *tx)
                     .await;
-                assert_eq!(row.unwrap().len(), columns);
+                assert_eq!(row.unwrap().get::<i32, _>(0), 7);
                 tx.commit().await.unwrap();
             }
         };
-        ask(1).await;
-        for (columns, name) in [(2, "b"), (3, "c")] {
+        ask().await;
+        for name in ["b", "c"] {
             let change = format!("ALTER TABLE t ADD COLUMN {name} int");
             sqlx::query(AssertSqlSafe(change)).execute(&mut admin).await.unwrap();
-            ask(columns).await;
+            ask().await;
         }
     })
     .await;
