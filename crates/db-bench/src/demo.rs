@@ -175,6 +175,7 @@ async fn prepare(args: &Args) -> anyhow::Result<(Postgres, Postgres, Db, Money)>
     let db = db.connect().await.context("Db does not connect")?;
     let since = Instant::now();
     schema::migrate(&db).await?;
+    schema::keep_slow_queries(&db).await?;
     // Orders are placed with a key.
     db.create_once_table().await.context("no table of keys")?;
     let rows = schema::seed(&db, args.seed).await?;

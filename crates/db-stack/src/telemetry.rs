@@ -153,7 +153,7 @@ impl Read for Layers {
         let suspects = leases.open.iter().filter(|lease| lease.suspected.is_some());
         readings.gauge(Id::LeakSuspects, &[], suspects.count() as f64);
         health(readings, inner.health.standings());
-        let ready = inner.health.readiness().is_ready();
+        let ready = inner.health.readiness_so_far().is_ready();
         readings.gauge(Id::Health, &["readiness"], f64::from(u8::from(ready)));
         let statements = inner.pool.statement_totals();
         for (outcome, count) in [

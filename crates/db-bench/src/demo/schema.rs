@@ -17,7 +17,11 @@ const SLOW_QUERIES: &str = include_str!("../../../../migrations/0010_slow_querie
 static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations/demo");
 
 pub(crate) async fn migrate(db: &Db) -> anyhow::Result<()> {
-    MIGRATIONS.run(db).await.context("the migrations fail")?;
+    MIGRATIONS.run(db).await.context("the migrations fail")
+}
+
+/// The table that the slow-query log writes to.
+pub(crate) async fn keep_slow_queries(db: &Db) -> anyhow::Result<()> {
     let slow_queries = sqlx::raw_sql(SLOW_QUERIES).execute(db).await;
     slow_queries.map(drop).context("no table of slow queries")
 }

@@ -179,6 +179,11 @@ impl Health {
     /// Whether the service should get traffic. Asks nobody: it is what the monitor and the calls have seen.
     pub fn readiness(&self) -> Readiness {
         self.watch();
+        self.readiness_so_far()
+    }
+
+    /// The same by what has been seen so far, without starting the monitor.
+    pub fn readiness_so_far(&self) -> Readiness {
         let subject = &self.shared.subject;
         let (closed, breaker) = (subject.is_closed(), subject.breaker());
         let config = self.shared.config.load();
