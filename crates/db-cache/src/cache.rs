@@ -87,7 +87,7 @@ impl Cache {
     }
 
     /// Shares answers with other processes over a store such as Redis: those of queries that ask for it
-    /// ([`Request::shared`]), as far as every table that they depend on is watched. Needs `cache.listen`. Once; `false` when
+    /// ([`Request::shared`](crate::Request::shared)), as far as every table that they depend on is watched. Needs `cache.listen`. Once; `false` when
     /// there is a store already.
     pub fn share(&self, sharing: Sharing) -> bool {
         let shared = tier::Shared::new(sharing, self.shared.observers.clone());
