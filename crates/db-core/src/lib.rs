@@ -30,6 +30,7 @@ mod observer;
 mod operation;
 mod pooler;
 mod priority;
+mod reason;
 mod report;
 mod retry;
 mod rows;
@@ -53,7 +54,7 @@ pub use error::{
     AcquireError, AcquireFailure, CausalError, ConnectFailure, Error, Holder, LimitOrigin, Result, Sent, ServerError,
     TimeoutError, TransactionAborted,
 };
-pub use event::{CacheDrop, CloseReason, Event, LeaseOutcome};
+pub use event::{Event, LeaseOutcome};
 pub use facts::{FactsCache, Fingerprint, StatementFacts, StatementKind, TableName};
 pub use lessor::{EndSession, LeaseId, Lessor, Session, SessionState, Signalled};
 pub use limit::LimitReason;
@@ -61,6 +62,7 @@ pub use observer::{Observer, Observers, Observing};
 pub use operation::{Footprint, Operation};
 pub use pooler::{NeedsSession, SharedSession};
 pub use priority::Priority;
+pub use reason::{CacheDrop, CloseReason};
 pub use report::{CallReport, Outcome};
 pub use retry::{GaveUp, RetryCause};
 pub use rows::{Handoff, Rows, Step};
