@@ -82,11 +82,11 @@ impl fmt::Debug for Store {
     }
 }
 
-/// The weight of an entry whose value takes `bytes`: with a sixth for the gaps that blocks of all sizes leave between one
+/// The weight of an entry whose value takes `bytes`: with a fifth for the gaps that blocks of all sizes leave between one
 /// another when they come and go. Without it a process grew by 105 to 120 % of the limit (`prove cache-memory`).
 pub(crate) fn weight(bytes: usize) -> u32 {
     let bytes = bytes + OVERHEAD;
-    u32::try_from(bytes + bytes / 6).unwrap_or(u32::MAX)
+    u32::try_from(bytes + bytes / 5).unwrap_or(u32::MAX)
 }
 
 /// What a block of so many bytes takes on the heap: allocators note its size before it, and round it up.

@@ -34,7 +34,8 @@ impl State {
             return queued == 0;
         }
         self.room_for(caller.priority)
-            && self.queue.waiting(caller.priority) == 0
+            // Those who wait for a lease of their own tenant's share are not overtaken: they could not have this one.
+            && !self.queue.has(caller.priority, |flow| self.may(flow))
             && (queued == 0 || self.below_ceiling(caller.priority))
             && self.may(caller.flow())
     }

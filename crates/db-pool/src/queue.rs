@@ -75,6 +75,12 @@ impl<T> Queue<T> {
         self.lanes[priority.index()].len()
     }
 
+    /// Whether anybody of this priority waits who `may` be served.
+    pub(crate) fn has(&self, priority: Priority, may: impl Fn(u64) -> bool) -> bool {
+        let lane = &self.lanes[priority.index()];
+        lane.len() > 0 && lane.has(may)
+    }
+
     /// Whether the queue stands, as it was last judged.
     pub(crate) fn stands(&self) -> bool {
         self.standing.stands()
@@ -179,10 +185,7 @@ impl<T> Queue<T> {
     }
 
     fn choose(&self, turn: &Turn<'_>) -> Option<Priority> {
-        let there = |priority: Priority| {
-            let lane = &self.lanes[priority.index()];
-            lane.len() > 0 && lane.has(turn.may)
-        };
+        let there = |priority: Priority| self.has(priority, turn.may);
         let waits = |priority: Priority| (turn.room)(priority) && there(priority);
         let starving = Priority::ALL.into_iter().filter(|priority| {
             turn.now.saturating_duration_since(self.served[priority.index()]) >= turn.ageing

@@ -192,8 +192,10 @@ async fn a_tenant_has_its_share_and_no_more() {
         loud.push(Source::acquire(&pool, &for_tenant("loud")).await.unwrap());
     }
     let third = wait(&pool, for_tenant("loud")).await;
+    let waits = pool.stats().waits;
     let quiet = Source::acquire(&pool, &for_tenant("quiet")).await.unwrap();
     assert_eq!(pool.stats().in_use, 3);
+    assert_eq!(pool.stats().waits, waits, "the loud one's queue is none for it");
     assert!(!third.is_finished());
     drop(quiet);
     assert!(!third.is_finished(), "what another gives back is not for it");
