@@ -14,12 +14,14 @@ const CORE: &str = "db-core";
 const FACADE: &str = "db-stack";
 const TESTKIT: &str = "db-testkit";
 const BENCH: &str = "db-bench";
+const FUZZ: &str = "db-fuzz";
 /// Names that are ours even before the crate exists; two of them belong to others on the public registry.
-const OURS: [&str; 13] = [
+const OURS: [&str; 14] = [
     CORE,
     FACADE,
     TESTKIT,
     BENCH,
+    FUZZ,
     "db-pool",
     "db-cache",
     "db-health",
@@ -108,10 +110,10 @@ fn findings(graph: &Graph) -> Vec<String> {
 fn broken_rule(from: &str, Arrow { to, dev }: &Arrow) -> Option<&'static str> {
     match (from, to.as_str()) {
         (_, "xtask") => Some("xtask is a tool, not a library"),
-        (_, BENCH) => Some("nothing depends on the benches"),
+        (_, BENCH | FUZZ) => Some("nothing depends on the benches and the fuzz targets"),
         ("xtask", name) if name.starts_with("db-") => Some("xtask shells out, so that it builds without the product"),
         (CORE, _) => Some("db-core stands alone"),
-        (BENCH, _) => None,
+        (BENCH | FUZZ, _) => None,
         (_, TESTKIT) => (!dev).then_some("the test kit is for tests: a dev-dependency only"),
         (FACADE | TESTKIT, _) | (_, CORE) => None,
         (layer, _) if layer.starts_with("db-") => Some("a layer knows db-core only; the facade joins layers"),

@@ -46,6 +46,9 @@ mod catalogue;
 mod config;
 mod entry;
 mod flight;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod key;
 mod layer;
 mod lead;

@@ -217,7 +217,7 @@ impl Cache {
     }
 
     /// Anybody may notify: what is not understood counts as everything.
-    fn written(&self, payload: &str) {
+    pub(crate) fn written(&self, payload: &str) {
         let shared = &*self.shared;
         if let Some(tier) = shared.tier.get() {
             // Before any counter moves: whoever sees that it has must not look under the name of before. By the table's

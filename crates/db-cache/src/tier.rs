@@ -15,9 +15,13 @@ mod work;
 mod world;
 
 pub(crate) use frame::Sent;
+#[cfg(fuzzing)]
+pub(crate) use frame::{Found, sealed};
 #[cfg(feature = "redis")]
 pub use redis::RedisTier;
 pub(crate) use stand::Stand;
+#[cfg(fuzzing)]
+pub(crate) use world::Count;
 
 use crate::key::{Key, KeySeed};
 use db_core::Observers;
@@ -327,7 +331,7 @@ fn offers_key(nonce: u128) -> String {
 }
 
 /// A hello is a number of its own, and the server's time in microseconds.
-fn parse_hello(payload: &str) -> Option<(u128, i64)> {
+pub(crate) fn parse_hello(payload: &str) -> Option<(u128, i64)> {
     let (nonce, since) = payload.split_once(' ')?;
     Some((u128::from_str_radix(nonce, 16).ok()?, since.parse().ok()?))
 }
