@@ -10,6 +10,7 @@ mod dashboards;
 mod demo;
 mod deny;
 mod features;
+mod fuzz;
 mod layering;
 mod manifests;
 mod pg;
@@ -59,6 +60,8 @@ enum Command {
     Api,
     /// Whether every feature compiles alone.
     Features,
+    /// Look for inputs that break a parser of foreign bytes; needs cargo-fuzz.
+    Fuzz(fuzz::Options),
     /// Formatting, lints, docs, crate layering, dependencies, tidiness.
     Check(check::Options),
 }
@@ -81,6 +84,7 @@ fn main() -> ExitCode {
         Command::Test(Forwarded { args }) => test::run(args),
         Command::Api => api::write(),
         Command::Features => features::run(),
+        Command::Fuzz(options) => fuzz::run(&options),
         Command::Check(options) => check::run(&options),
     };
     done.unwrap_or_else(|error| {

@@ -12,5 +12,8 @@ db_fuzz::target!(|text: &str| {
     let both = StatementFacts::of(&format!("{text}{BEHIND}"));
     assert!(!both.is_pure_read(), "a read: {text:?}{BEHIND:?}");
     let same = StatementFacts::of(text);
-    assert_eq!((facts.fingerprint(), facts.normalized()), (same.fingerprint(), same.normalized()));
+    assert_eq!(
+        (facts.fingerprint(), facts.normalized()),
+        (same.fingerprint(), same.normalized())
+    );
 });
