@@ -3,7 +3,7 @@
 use crate::{AdvisorError, Looking, plan::Plan};
 use db_core::{StatementFacts, StatementKind};
 use serde::{Deserialize, Serialize};
-use sqlx::{AssertSqlSafe, Executor, Row};
+use sqlx::{AssertSqlSafe, Executor, Row, postgres::PgRow};
 use std::time::{Duration, Instant};
 
 /// Longer texts are not explained: planning them is a load of its own.
@@ -202,13 +202,12 @@ pub(crate) async fn search_path(looking: &mut Looking) -> Result<(), AdvisorErro
 pub(crate) async fn generic(looking: &mut Looking, sql: &str) -> Result<Plan, AdvisorError> {
     search_path(looking).await?;
     let sql = sql.trim_end().trim_end_matches(';');
-    if looking.version >= 160_000 {
-        return one_plan(looking, format!("EXPLAIN (GENERIC_PLAN, FORMAT JSON) {sql}")).await;
+    if looking.version < 160_000 {
+        looking
+            .pg
+            .execute("SET LOCAL plan_cache_mode TO force_generic_plan")
+            .await?;
     }
-    looking
-        .pg
-        .execute("SET LOCAL plan_cache_mode TO force_generic_plan")
-        .await?;
     // PREPARE only plans; what is prepared is never executed, and the extended protocol takes one statement at a time.
     // A name of its own: what an aborted transaction has prepared stays.
     looking.plans += 1;
@@ -217,20 +216,14 @@ pub(crate) async fn generic(looking: &mut Looking, sql: &str) -> Result<Plan, Ad
         .persistent(false)
         .execute(&mut looking.pg)
         .await?;
-    let planned = async {
-        let count: i64 = sqlx::query_scalar(
-            "SELECT coalesce(cardinality(parameter_types), 0)::bigint FROM pg_prepared_statements \
-             WHERE name = $1",
-        )
-        .bind(&name)
-        .persistent(false)
-        .fetch_one(&mut looking.pg)
-        .await?;
-        let nulls = vec!["NULL"; usize::try_from(count).unwrap_or(0)].join(", ");
-        let values = if count > 0 { format!("({nulls})") } else { String::new() };
-        one_plan(looking, format!("EXPLAIN (FORMAT JSON) EXECUTE {name}{values}")).await
-    }
-    .await;
+    let planned = if looking.version < 160_000 {
+        executed(looking, &name).await
+    } else {
+        // By the simple protocol: the extended one wants values for the parameters. That the text is one statement the
+        // server has just found.
+        let sql = format!("EXPLAIN (GENERIC_PLAN, FORMAT JSON) {sql}");
+        plan_of(looking.pg.fetch_one(sqlx::raw_sql(AssertSqlSafe(sql))).await?)
+    };
     if planned.is_ok() {
         looking
             .pg
@@ -240,12 +233,30 @@ pub(crate) async fn generic(looking: &mut Looking, sql: &str) -> Result<Plan, Ad
     planned
 }
 
+/// The generic plan of a prepared statement, by way of executing it: parameters are NULL.
+async fn executed(looking: &mut Looking, name: &str) -> Result<Plan, AdvisorError> {
+    let count: i64 = sqlx::query_scalar(
+        "SELECT coalesce(cardinality(parameter_types), 0)::bigint FROM pg_prepared_statements WHERE name = $1",
+    )
+    .bind(name)
+    .persistent(false)
+    .fetch_one(&mut looking.pg)
+    .await?;
+    let nulls = vec!["NULL"; usize::try_from(count).unwrap_or(0)].join(", ");
+    let values = if count > 0 { format!("({nulls})") } else { String::new() };
+    one_plan(looking, format!("EXPLAIN (FORMAT JSON) EXECUTE {name}{values}")).await
+}
+
 async fn one_plan(looking: &mut Looking, sql: String) -> Result<Plan, AdvisorError> {
     // Extended protocol: a second statement in the text is refused by the server.
     let row = sqlx::query(AssertSqlSafe(sql))
         .persistent(false)
         .fetch_one(&mut looking.pg)
         .await?;
+    plan_of(row)
+}
+
+fn plan_of(row: PgRow) -> Result<Plan, AdvisorError> {
     let json: serde_json::Value = row.try_get(0)?;
     Ok(Plan::from_json(&json))
 }

@@ -192,13 +192,13 @@ async fn joins_and_sorts_get_advice_and_a_foreign_keys_index_is_not_called_unuse
     // Also what the foreign key of letters wants.
     assert!(report.contains("ON public.letters (to_id)"), "{report}");
     if hypopg {
-        // Without the planner's answer the rule can't tell how many rows come before the sort.
         assert!(
             report.contains("join 1 with them") || report.contains("to join"),
             "{report}"
         );
+        // Without the planner's answer the rule can't tell how few rows `LIMIT $1` leaves of the sort.
+        assert!(report.contains("ON public.letters (sent)"), "{report}");
     }
-    assert!(report.contains("ON public.letters (sent)"), "{report}");
 }
 
 #[tokio::test]
