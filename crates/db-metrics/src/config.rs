@@ -14,9 +14,10 @@ use std::net::SocketAddr;
 #[non_exhaustive]
 pub enum Exporter {
     /// The built-in one: a page to scrape, on a listener of its own or inside an existing axum app.
-    #[default]
+    #[cfg_attr(feature = "prometheus", default)]
     Prometheus,
     /// The recorder that the application has installed for the `metrics` facade, told once a second.
+    #[cfg_attr(not(feature = "prometheus"), default)]
     Global,
 }
 
@@ -30,7 +31,7 @@ pub struct MetricsConfig {
     pub naming: NameSet,
     /// The first part of the report's names. Default `ava`, `[a-z_][a-z0-9_]*`, at most 32 characters.
     pub namespace: String,
-    /// Who gets them. Default `prometheus`.
+    /// Who gets them. Default `prometheus`, or `global` in a build without that feature.
     pub exporter: Exporter,
     /// Where the built-in exporter and its live page listen, such as `127.0.0.1:9187`. Default empty: nowhere.
     pub listen: String,
@@ -53,7 +54,7 @@ impl Default for MetricsConfig {
             enabled: true,
             naming: NameSet::Report,
             namespace: "ava".to_owned(),
-            exporter: Exporter::Prometheus,
+            exporter: Exporter::default(),
             listen: String::new(),
             pool_name: String::new(),
             max_statements: 4096,

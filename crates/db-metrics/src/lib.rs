@@ -21,6 +21,11 @@
 //! # Ok(()) }
 //! ```
 
+#![cfg_attr(
+    not(feature = "prometheus"),
+    allow(dead_code, reason = "the live page comes with the exporter")
+)]
+
 mod bounded;
 mod conditions;
 mod config;
@@ -37,6 +42,7 @@ pub mod otlp;
 mod publish;
 mod readings;
 pub mod registry;
+mod scraped;
 mod slow;
 mod span;
 mod statements;

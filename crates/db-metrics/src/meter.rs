@@ -6,13 +6,12 @@ use crate::{
     measures::Measures,
     publish::{Publisher, Sums, Target},
     readings::Read,
-    registry::{Kind, METRICS, Names},
+    scraped::Scraped,
 };
 use db_core::{
     Observers,
     config::{Checks, InvalidConfig},
 };
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use parking_lot::Mutex;
 use std::{
     fmt,
@@ -30,7 +29,7 @@ pub(crate) struct Shared {
     measures: Option<Arc<Measures>>,
     publisher: Mutex<Publisher>,
     sources: Mutex<Vec<Arc<dyn Read>>>,
-    prometheus: Option<PrometheusHandle>,
+    prometheus: Option<Scraped>,
     pub(crate) config: MetricsConfig,
     pub(crate) live: Live,
     pub(crate) happenings: Arc<Happenings>,
@@ -55,9 +54,8 @@ impl Meter {
         let (target, prometheus) = match config.exporter {
             Exporter::Global => (Target::Global, None),
             Exporter::Prometheus => {
-                let recorder = builder(&names)?.build_recorder();
-                let handle = recorder.handle();
-                (Target::Own(Box::new(recorder)), Some(handle))
+                let (recorder, scraped) = Scraped::new(&names)?;
+                (Target::Own(recorder), Some(scraped))
             }
         };
         let measures = config.enabled.then(|| {
@@ -114,7 +112,7 @@ impl Meter {
     pub fn render(&self) -> String {
         self.publish();
         match &self.shared.prometheus {
-            Some(handle) if self.shared.config.enabled => handle.render(),
+            Some(scraped) if self.shared.config.enabled => scraped.render(),
             _ => String::new(),
         }
     }
@@ -152,24 +150,11 @@ impl Shared {
             publisher.sums().clone()
         };
         // Else the values of histograms are kept one by one until the next scrape.
-        if let Some(handle) = &self.prometheus {
-            handle.run_upkeep();
+        if let Some(scraped) = &self.prometheus {
+            scraped.run_upkeep();
         }
         sums
     }
-}
-
-fn builder(names: &Names) -> Result<PrometheusBuilder, InvalidConfig> {
-    let mut builder = PrometheusBuilder::new();
-    for metric in METRICS {
-        if let Kind::Histogram(buckets) = metric.kind {
-            let name = names.prometheus(metric.id);
-            builder = builder
-                .set_buckets_for_metric(Matcher::Full(name), buckets)
-                .map_err(|error| InvalidConfig::one("metrics.naming", error.to_string(), "names with buckets"))?;
-        }
-    }
-    Ok(builder)
 }
 
 impl fmt::Debug for Meter {
