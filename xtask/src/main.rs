@@ -13,6 +13,7 @@ mod features;
 mod fuzz;
 mod layering;
 mod manifests;
+mod oldest;
 mod pg;
 mod pooled;
 mod prove;
@@ -60,6 +61,8 @@ enum Command {
     Api,
     /// Whether every feature compiles alone.
     Features,
+    /// Whether the oldest versions that the manifests allow compile.
+    Oldest,
     /// Look for inputs that break a parser of foreign bytes; needs cargo-fuzz.
     Fuzz(fuzz::Options),
     /// Formatting, lints, docs, crate layering, dependencies, tidiness.
@@ -84,6 +87,7 @@ fn main() -> ExitCode {
         Command::Test(Forwarded { args }) => test::run(args),
         Command::Api => api::write(),
         Command::Features => features::run(),
+        Command::Oldest => oldest::run(),
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Check(options) => check::run(&options),
     };

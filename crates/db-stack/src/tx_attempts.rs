@@ -72,19 +72,25 @@ impl TxAttempts {
         self.retry.attempt()
     }
 
-    /// Begins an attempt. Where that fails for a passing reason, it waits and tries again.
+    /// Begins an attempt. Where that fails for a passing reason, it waits and tries again, but not for another lease once
+    /// `pool.acquire_timeout` has passed: the pool has tried all that time.
     ///
     /// Cancel-safe: dropped anywhere, it leaves nothing open.
     ///
     /// # Errors
     /// That of the last attempt to begin: [`Error::Acquire`], [`Error::Network`], [`Error::Timeout`].
     pub async fn begin(&mut self) -> Result<Tx> {
+        let patience = Instant::now() + self.inner.config.load().pool.acquire_timeout;
         loop {
             let error = match Tx::begin(&self.inner, self.call.clone(), &self.begin).await {
                 Ok(tx) => return Ok(tx),
                 Err(error) => error,
             };
-            let next = self.retry.on_failure(&error, false, Instant::now(), self.call.deadline);
+            let deadline = match &error {
+                Error::Acquire(_) => Some(self.call.deadline.map_or(patience, |own| own.min(patience))),
+                _ => self.call.deadline,
+            };
+            let next = self.retry.on_failure(&error, false, Instant::now(), deadline);
             match next {
                 Next::Rerun { after, .. } => pause(after).await,
                 Next::Fail(_) | Next::Unknown => return Err(self.most_telling(error)),

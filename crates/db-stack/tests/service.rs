@@ -13,6 +13,10 @@ use axum::{
     response::Response,
 };
 use common::rig;
+use db_stack::Db;
+use db_testkit::Postgres;
+use std::time::{Duration, Instant};
+use tokio::time::sleep;
 use tower::ServiceExt;
 
 async fn get(app: &Router, path: &str, seen: Option<&str>) -> Response {
@@ -79,5 +83,46 @@ async fn orders_are_placed_once_and_read_by_those_who_placed_them() {
         .await
         .unwrap();
     assert!(String::from_utf8_lossy(&text).contains("ava_db_queries_total"));
+    for page in ["/db", "/db/live.json"] {
+        assert_eq!(get(&app, page, None).await.status(), StatusCode::OK, "{page}");
+    }
+    assert!(get(&app, "/db/", None).await.status().is_redirection());
+    db.close().await;
+}
+
+/// Nobody else calls: neither breaker nor traffic say that the server has gone.
+#[tokio::test]
+async fn a_lost_server_is_told_to_the_first_who_asks_and_to_the_load_balancer() {
+    let server = Postgres::start().await.unwrap();
+    let db = Db::builder().url(&server.url()).max_connections(2).configure(|config| {
+        config.pool.acquire_timeout = Duration::from_secs(2);
+        config.health.interval = Duration::from_secs(5);
+        config.health.unready_after = Duration::from_secs(1);
+    });
+    let db = db.connect().await.unwrap();
+    app::prepare(&db).await.unwrap();
+    let app = app::router(db.clone());
+    let id: i64 = json(post(&app, Some("k-1"), "tea").await).await;
+    let path = format!("/orders/{id}");
+    let tea: Order = json(get(&app, &path, None).await).await;
+    assert_eq!(get(&app, "/readyz", None).await.status(), StatusCode::OK);
+    drop(server);
+
+    let since = Instant::now();
+    assert_eq!(
+        post(&app, Some("k-2"), "tea").await.status(),
+        StatusCode::SERVICE_UNAVAILABLE
+    );
+    let took = since.elapsed();
+    assert!(
+        took < Duration::from_millis(3900),
+        "one wait for a lease, not several: {took:?}"
+    );
+    assert_eq!(json::<Order>(get(&app, &path, None).await).await, tea, "from memory");
+    while get(&app, "/readyz", None).await.status() == StatusCode::OK {
+        // Three probes, five seconds apart, would take 14 s at least from the one before.
+        assert!(since.elapsed() < Duration::from_secs(12), "still ready");
+        sleep(Duration::from_millis(100)).await;
+    }
     db.close().await;
 }

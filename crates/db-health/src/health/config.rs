@@ -16,7 +16,8 @@ pub struct HealthConfig {
     /// Default `enforce`; `observe` watches and alerts, and readiness is never refused; `off` does not watch. A report
     /// can be asked for in any case.
     pub mode: Mode,
-    /// The time between two probes of the monitor, give or take a fifth. Default 10 s (own choice), 1ms..=1h.
+    /// The time between two probes of the monitor, give or take a fifth; a fifth of it after a failed one, until there
+    /// have been `alert_after`. Default 10 s (own choice), 1ms..=1h.
     #[serde(with = "duration")]
     pub interval: Duration,
     /// How long a probe may take. Default 1 s (own choice), 1ms..=`interval`.

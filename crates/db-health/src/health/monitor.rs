@@ -12,6 +12,9 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 const BEAT: Duration = Duration::from_secs(1);
 /// Probes come earlier or later by up to this share of the interval, so that many processes don't knock together.
 const JITTER: f64 = 0.2;
+/// After a failed probe the next one comes so much sooner, until there have been enough for an alert: HAProxy's
+/// `fastinter`. Without traffic nothing else would notice for `alert_after` intervals.
+const HURRY: u32 = 5;
 
 /// Lives as long as the handle, or until the database is closed.
 pub(super) async fn watch(shared: Weak<Shared>) {
@@ -30,7 +33,12 @@ pub(super) async fn watch(shared: Weak<Shared>) {
         if Instant::now() >= next {
             probe(&shared).await;
             let spread = 1.0 - JITTER + 2.0 * JITTER * fastrand::f64();
-            next = Instant::now() + config.interval.mul_f64(spread);
+            let pause = if shared.vitals.lock().is_doubtful(&config) {
+                config.interval / HURRY
+            } else {
+                config.interval
+            };
+            next = Instant::now() + pause.mul_f64(spread);
         }
     }
 }

@@ -121,6 +121,11 @@ impl Vitals {
         self.last_success = Some(now);
     }
 
+    /// Probes have failed, and not enough of them to say what that means.
+    pub(crate) fn is_doubtful(&self, config: &HealthConfig) -> bool {
+        (1..config.alert_after).contains(&self.failures)
+    }
+
     /// A probe has ended.
     pub(crate) fn probed(
         &mut self,

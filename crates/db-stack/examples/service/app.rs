@@ -4,7 +4,7 @@ use axum::{
     Json, Router,
     extract::{Path, State},
     http::{HeaderMap, StatusCode, header::RETRY_AFTER},
-    response::{AppendHeaders, IntoResponse, Response},
+    response::{AppendHeaders, IntoResponse, Redirect, Response},
     routing::{get, post},
 };
 use db_stack::{CausalToken, Db, Error, Priority, QueryClass, TxConn, with_priority};
@@ -35,8 +35,9 @@ pub(crate) fn router(db: Db) -> Router {
         .with_state(db.clone())
         // /livez, /readyz, /healthz
         .merge(db.health_router())
-        // /db/metrics for Prometheus, and the live page at /db/
+        // /db/metrics for Prometheus, and the live page at /db
         .nest("/db", db.metrics().router())
+        .route("/db/", get(|| async { Redirect::permanent("/db") }))
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, sqlx::FromRow)]
