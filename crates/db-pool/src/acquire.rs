@@ -188,7 +188,12 @@ impl Drop for Place<'_> {
     fn drop(&mut self) {
         if !self.served {
             let now = Instant::now();
-            self.shared.state.lock().queue.leave(self.ticket, now);
+            let mut state = self.shared.state.lock();
+            let left = state.queue.leave(self.ticket, now);
+            // Others may have waited behind it alone.
+            if left.is_some() && state.queue.len() > 0 && !state.idle.is_empty() {
+                self.shared.demand.notify_one();
+            }
         }
     }
 }

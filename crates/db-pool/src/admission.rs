@@ -22,7 +22,7 @@ pub(crate) enum Refusal {
 
 impl State {
     /// Whether a caller may have an idle connection right now. First the case of a service that knows no priorities.
-    pub(crate) fn admits(&self, config: &PoolConfig, caller: Caller) -> bool {
+    pub(crate) fn admits(&self, config: &PoolConfig, caller: Caller, home: &Home) -> bool {
         let (busy, queued) = (self.busy(), self.queue.len());
         if busy >= self.limit {
             return false;
@@ -34,8 +34,11 @@ impl State {
             return queued == 0;
         }
         self.room_for(caller.priority)
-            // Those who wait for a lease of their own tenant's share are not overtaken: they could not have this one.
-            && !self.queue.has(caller.priority, |flow| self.may(flow))
+            // Who waits for a lease of his own tenant's share, or of another database, is not overtaken: he could not have
+            // this one.
+            && !self
+                .queue
+                .has(caller.priority, |flow| self.may(flow) && self.homes.is_at(flow, home))
             && (queued == 0 || self.below_ceiling(caller.priority))
             && self.may(caller.flow())
     }

@@ -5,7 +5,7 @@ use db_core::{AcquireError, AcquireFailure, ConnectFailure, Error, Result};
 use sqlx::{Connection, PgConnection};
 use std::{
     collections::BTreeSet,
-    fmt,
+    fmt, io,
     net::SocketAddr,
     ops::{Deref, DerefMut},
     sync::Arc,
@@ -91,11 +91,18 @@ impl Pool {
     pub async fn reconnect(&self) -> Result<u64> {
         self.start();
         let before = self.epoch();
-        let _one = self.shared.reconnecting.lock().await;
+        let limit = self.shared.config.load().connect_timeout;
+        let since = Instant::now();
+        // The one before may have failed at its limit: another attempt for each who waits would make them wait in turn.
+        let Ok(_one) = timeout(limit, self.shared.reconnecting.lock()).await else {
+            return Err(no_connection(
+                sqlx::Error::Io(io::ErrorKind::TimedOut.into()),
+                since.elapsed(),
+            ));
+        };
         if self.epoch() != before {
             return Ok(self.epoch());
         }
-        let limit = self.shared.config.load().connect_timeout;
         let (mut beside, backend, took) = self.dial(limit).await?;
         self.shared.next_epoch();
         // The first of the new epoch goes to whoever waits, if there is room for it.

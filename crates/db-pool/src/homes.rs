@@ -41,7 +41,8 @@ impl Homes {
         !self.any() && home.is_none() || self.0.get(&flow) == home.as_ref()
     }
 
-    fn of(&self, flow: u64) -> Home {
+    /// The database of the flow's callers.
+    pub(crate) fn of(&self, flow: u64) -> Home {
         self.0.get(&flow).cloned()
     }
 

@@ -218,7 +218,9 @@ impl Pool {
             self.shared.state.lock().stats.dialing = 0;
             self.shared.next_epoch();
         }
-        running.clear();
+        for task in running.drain(..) {
+            task.abort();
+        }
         let shared = || self.shared.clone();
         running.push(runtime.spawn(keeper::keep(shared(), resident)).abort_handle());
         running.push(runtime.spawn(reaper::reap(shared())).abort_handle());

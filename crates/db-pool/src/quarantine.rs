@@ -177,7 +177,10 @@ async fn quiet(shared: &Shared, conn: &mut Conn, in_flight: bool) -> sqlx::Resul
     };
     for _ in 0..SIGNALS {
         // Awaited: from here on the signal is at the backend, and everything read after the next round trip is ours.
-        let signalled = matches!(timeout(CANCEL, shared.control.cancel(&conn.backend)).await, Ok(true));
+        let Ok(signalled) = timeout(CANCEL, shared.control.cancel(&conn.backend)).await else {
+            // It may still be sent, and would hit whoever has the connection by then.
+            return Err(sqlx::Error::WorkerCrashed);
+        };
         // A server that was told to stop and says nothing is dead or busy beyond interrupting.
         match timeout(if signalled { SETTLE } else { alone }, drain(&mut conn.pg)).await {
             Ok(drained) => {

@@ -209,16 +209,26 @@ impl Shared {
     /// held for have gone.
     pub(crate) fn serve_idle(self: &Arc<Self>) {
         let now = Instant::now();
-        loop {
-            let conn = {
-                let mut state = self.state.lock();
-                if state.queue.len() == 0 {
-                    return;
-                }
-                state.idle.pop()
-            };
-            if !conn.is_some_and(|conn| self.offer(conn, now)) {
+        let mut homes = Vec::new();
+        {
+            let state = self.state.lock();
+            if state.idle.is_empty() {
                 return;
+            }
+            for (_, flow, _) in state.queue.flows() {
+                let home = state.homes.of(flow);
+                if !homes.contains(&home) {
+                    homes.push(home);
+                }
+            }
+        }
+        // Each database's own: one of another that nobody waits for must not be in the way.
+        for home in homes {
+            loop {
+                let conn = self.state.lock().take_idle(&home);
+                if !conn.is_some_and(|conn| self.offer(conn, now)) {
+                    break;
+                }
             }
         }
     }

@@ -190,7 +190,7 @@ impl State {
             self.divide(config);
         }
         self.asked[caller.priority.index()] = now;
-        if !self.admits(config, caller) {
+        if !self.admits(config, caller, home) {
             return Checkout::None;
         }
         while let Some(mut conn) = self.take_idle(home) {

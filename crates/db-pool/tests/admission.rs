@@ -206,6 +206,28 @@ async fn a_tenant_has_its_share_and_no_more() {
 }
 
 #[tokio::test]
+async fn a_tenants_idle_connection_is_its_own_while_one_of_another_is_being_opened() {
+    let (rig, other) = (rig().await, rig().await);
+    let (proxy, options) = rig.proxy().await;
+    let pool = Pool::builder(options, up_to(4)).build().unwrap();
+    let at = |id: &str, database: &str| {
+        let mut call = Call::default();
+        call.tenant = Some(Tenant::new(id).in_database(database));
+        call
+    };
+    let (ours, theirs) = (at("ours", rig.database.name()), at("theirs", other.database.name()));
+    drop(Source::acquire(&pool, &ours).await.unwrap());
+    proxy.hang_new();
+    let opening = wait(&pool, theirs).await;
+    let waits = pool.stats().waits;
+    drop(timeout(SOON, Source::acquire(&pool, &ours)).await.unwrap().unwrap());
+    assert_eq!(pool.stats().waits, waits, "not behind those whom it can't serve");
+    proxy.heal();
+    // Where each test has a server of its own, there is no such database on this one.
+    drop(served(opening).await);
+}
+
+#[tokio::test]
 async fn warming_up_opens_side_by_side_and_tells_how_far_it_is() {
     let rig = rig().await;
     let pool = rig.pool(up_to(6));

@@ -56,9 +56,12 @@ impl Drop for Tasks {
 
 impl Tasks {
     fn abort(&self) {
-        self.active.store(false, Ordering::Release);
-        for (_, task) in self.running.lock().drain() {
-            task.abort();
+        {
+            let mut running = self.running.lock();
+            self.active.store(false, Ordering::Release);
+            for (_, task) in running.drain() {
+                task.abort();
+            }
         }
         let (discover, task) = &mut *self.discovery.lock();
         *discover = None;
@@ -102,14 +105,15 @@ impl Tasks {
 
     /// One task for each node, and none for those that have gone.
     fn sync(&self) {
+        // Before anything is read: whoever stops it takes this lock as well.
+        let mut running = self.running.lock();
         let nodes = self.shared.nodes.load_full();
         let stopped = self.stopped.load(Ordering::Acquire);
         let active = nodes.len() > 1 && !stopped && !self.shared.config.load().mode.is_off();
         self.active.store(active, Ordering::Release);
         let Ok(runtime) = Handle::try_current() else { return };
-        let mut running = self.running.lock();
         running.retain(|id, task| {
-            let stays = active && nodes.iter().any(|node| node.id == *id);
+            let stays = active && !task.is_finished() && nodes.iter().any(|node| node.id == *id);
             if !stays {
                 task.abort();
             }

@@ -4,7 +4,7 @@
 use crate::{
     Db,
     tx::{Begin, Tx},
-    tx_attempts::{TxAttempts, foreign},
+    tx_attempts::{TxAttempts, foreign, roll_back},
     tx_conn::TxConn,
     tx_options::TxOptions,
 };
@@ -197,7 +197,7 @@ impl Keyed {
                 Ok(Token::There(result)) => {
                     self.attempts.found_committed();
                     // It has only read: what is left of it is nobody's concern.
-                    drop(tx.rollback().await);
+                    roll_back(tx).await;
                     return Ok(Err(result));
                 }
                 Err(error) if error.sqlstate() == Some(SqlState::LockNotAvailable) => {

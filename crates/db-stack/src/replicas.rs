@@ -6,11 +6,11 @@ use crate::{
     nodes,
     tx::{Begin, Tx},
 };
-use db_core::{CausalSession, CausalToken, Result, Target};
+use db_core::{CausalError, CausalSession, CausalToken, Error, Result, Target};
 use db_replica::{Member, ReplicaStats, position_of};
 use sqlx::SqlSafeStr;
 use std::{future::Future, sync::Arc, time::Duration};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 /// A consistent snapshot that is never in the way of writers.
 const READ_ONLY: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
@@ -59,7 +59,8 @@ impl Db {
     }
 
     /// What this handle's session has seen, to pass on: `None` outside a session and for one that has seen nothing. The
-    /// position of the last write is read from the primary where it is not known yet. Cancel-safe.
+    /// position of the last write is read from the primary where it is not known yet, for `replica.probe_timeout` at most
+    /// once there is a lease. Cancel-safe.
     ///
     /// # Errors
     /// When no primary answers.
@@ -73,8 +74,11 @@ impl Db {
         }
         let seen = session.seen();
         if let Some(at) = seen.primary {
+            let limit = self.inner.config.load().replica.probe_timeout;
             let mut lease = self.inner.acquire(&self.call).await?;
-            let position = position_of(&mut lease).await?;
+            // A lease that is dropped with the question under way is made clean or closed.
+            let position = timeout(limit, position_of(&mut lease)).await;
+            let position = position.map_err(|_| Error::from(CausalError::NoPosition))??;
             session.resolved(position, Some(at), None);
         }
         Ok(session.seen().token)

@@ -291,7 +291,7 @@ async fn pause(time: Duration) {
 
 /// Waits for the end of an attempt, so that its locks are gone and its lease is free; what can't be ended that way is
 /// left to quarantine.
-async fn roll_back(tx: Tx) {
+pub(crate) async fn roll_back(tx: Tx) {
     let status = tx.status();
     if status.dropped.is_none() && status.failed != Some(Failure::Lost) {
         // An error means that the session has ended, and with it the transaction.
