@@ -57,14 +57,20 @@ pub(crate) async fn guard<C: Source + Lessor>(
         let Some(looked) = ledger.held_by(task::current(), source).map(Box::new) else {
             continue;
         };
-        let stands = |before: Box<(Sight, Instant)>| {
-            before.0.id == looked.0.id && before.0.uses == looked.0.uses && before.1 == looked.1
-        };
-        if !before.is_some_and(stands) {
+        if !before.is_some_and(|before| stands(&before, &looked)) {
             held = Some(looked);
             continue;
         }
         if !Box::pin(is_idle(inner, &looked.0)).await {
+            continue;
+        }
+        // It may have been idle because its answer had come a moment before: what is joined to this future has gone on with
+        // that while the server was asked.
+        if let Some(lease) = poll_fn(|cx| Poll::Ready(ready(acquire.as_mut().poll(cx)))).await {
+            return lease;
+        }
+        let again = ledger.held_by(task::current(), source).map(Box::new);
+        if !again.is_some_and(|again| stands(&again, &looked)) {
             continue;
         }
         let now = &looked.0;
@@ -82,6 +88,18 @@ pub(crate) async fn guard<C: Source + Lessor>(
         holder.priority = now.priority;
         error.holders.push(holder);
         return Err(error.into());
+    }
+}
+
+/// Whether it is the same lease, unused since, and nobody has got another one since.
+fn stands(one: &(Sight, Instant), other: &(Sight, Instant)) -> bool {
+    one.0.id == other.0.id && one.0.uses == other.0.uses && one.1 == other.1
+}
+
+fn ready<T>(polled: Poll<T>) -> Option<T> {
+    match polled {
+        Poll::Ready(out) => Some(out),
+        Poll::Pending => None,
     }
 }
 
