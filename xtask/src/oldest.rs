@@ -1,11 +1,11 @@
 //! `cargo xtask oldest`: what the manifests say of the versions that they need is true, and the oldest of them compile.
 
 use std::fs;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
-use crate::{cargo, child};
+use crate::{cargo, child, tidy};
 
 pub(crate) fn run() -> Result<ExitCode> {
     child::watch()?;
@@ -13,21 +13,9 @@ pub(crate) fn run() -> Result<ExitCode> {
     let copy = folder.join("source");
     // A copy, since the lock file changes. What git would commit, so that nothing built is copied.
     let _ = fs::remove_dir_all(&copy);
-    let mut list = Command::new("git");
-    list.current_dir(cargo::root())
-        .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]);
-    let list = list.output().context("cannot run git")?;
-    ensure!(
-        list.status.success(),
-        "this is not a git checkout (what git would commit is copied)"
-    );
-    let list = String::from_utf8(list.stdout).context("a file name that is not UTF-8")?;
-    for file in list.split('\0').filter(|file| !file.is_empty()) {
-        let (from, to) = (cargo::root().join(file), copy.join(file));
-        // Deleted, and not committed yet.
-        if !from.is_file() {
-            continue;
-        }
+    let files = tidy::repository_files()?.context("this is not a git checkout (what git would commit is copied)")?;
+    for file in files {
+        let (from, to) = (cargo::root().join(&file), copy.join(&file));
         if let Some(parent) = to.parent() {
             fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))?;
         }

@@ -55,7 +55,7 @@ pub(crate) fn check() -> Result<Outcome> {
 }
 
 /// What git tracks or would add; none outside a checkout.
-fn repository_files() -> Result<Option<Vec<String>>> {
+pub(crate) fn repository_files() -> Result<Option<Vec<String>>> {
     let mut git = Command::new("git");
     git.current_dir(cargo::root()).args([
         "ls-files",

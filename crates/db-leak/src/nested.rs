@@ -66,10 +66,10 @@ pub(crate) async fn guard<C: Source + Lessor>(
         }
         // It may have been idle because its answer had come a moment before: what is joined to this future has gone on with
         // that while the server was asked.
-        if let Some(lease) = poll_fn(|cx| Poll::Ready(ready(acquire.as_mut().poll(cx)))).await {
+        if let Poll::Ready(lease) = poll_fn(|cx| Poll::Ready(acquire.as_mut().poll(cx))).await {
             return lease;
         }
-        let again = ledger.held_by(task::current(), source).map(Box::new);
+        let again = ledger.held_by(task::current(), source);
         if !again.is_some_and(|again| stands(&again, &looked)) {
             continue;
         }
@@ -94,13 +94,6 @@ pub(crate) async fn guard<C: Source + Lessor>(
 /// Whether it is the same lease, unused since, and nobody has got another one since.
 fn stands(one: &(Sight, Instant), other: &(Sight, Instant)) -> bool {
     one.0.id == other.0.id && one.0.uses == other.0.uses && one.1 == other.1
-}
-
-fn ready<T>(polled: Poll<T>) -> Option<T> {
-    match polled {
-        Poll::Ready(out) => Some(out),
-        Poll::Pending => None,
-    }
 }
 
 /// Whether the server does nothing for the lease either. A raw one may run a statement that nobody tells of.

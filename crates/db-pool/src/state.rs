@@ -238,7 +238,10 @@ impl State {
                 self.forecast.observe(caller.priority, held);
                 self.load.completed += 1;
                 self.load.held += u64::try_from(held.as_nanos()).unwrap_or(u64::MAX);
-                if self.queue.len() > 0 {
+                // An idle connection to its own database was in nobody's way: who had it would wait for that for ever, while
+                // others have their turns.
+                let free = conn.home.is_some() && entry.charged.is_zero();
+                if self.queue.len() > 0 && !free {
                     self.queue.charge(caller.priority, caller.flow(), held, entry.charged);
                 }
             }
